@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from vemseg_jax.data.sampling import CropSampler, crop_positions
+from vemseg_jax.errors import InputError
+
+
+def _brute_force(mask, size):
+    h, w = mask.shape
+    return {
+        (y, x)
+        for y in range(h - size + 1)
+        for x in range(w - size + 1)
+        if mask[y : y + size, x : x + size].any()
+    }
+
+
+def _all_corners(positions):
+    return [positions.corner(k) for k in range(positions.total)]
+
+
+@pytest.mark.parametrize("shape, size", [((12, 15), 5), ((6, 9), 6), ((7, 7), 7)])
+def test_positions_are_those_of_brute_force(shape, size):
+    mask = np.random.default_rng(3).random(shape) > 0.97
+    mask[0, 0] = True
+    holds, lacks = crop_positions(mask, size)
+    corners = _all_corners(holds)
+    assert len(set(corners)) == len(corners)
+    assert set(corners) == _brute_force(mask, size)
+    everywhere = {(y, x) for y in range(shape[0] - size + 1) for x in range(shape[1] - size + 1)}
+    assert set(_all_corners(lacks)) == everywhere - set(corners)
+
+
+def test_a_single_pixel_in_a_corner_leaves_one_position():
+    mask = np.zeros((20, 30), bool)
+    mask[-1, -1] = True
+    holds, _ = crop_positions(mask, 8)
+    assert _all_corners(holds) == [(12, 22)]
+
+
+def _labels(*planes):
+    return np.stack(planes)[..., None].astype(np.uint8)
+
+
+def _sampler(labels, **options):
+    defaults = {"crop_size": 6, "batch_size": 16, "empty_probability": 0.0, "seed": 1}
+    return CropSampler(labels, ("nuclei",) * labels.shape[-1], **{**defaults, **options})
+
+
+def test_uniform_over_slices_and_over_their_positions():
+    rng = np.random.default_rng(0)
+    few, many = np.zeros((10, 12)), rng.random((10, 12)) > 0.8
+    few[9, 0] = 1  # one valid position against many: slices, not positions, are drawn evenly
+    few[4, 6] = 1
+    labels = _labels(few, many)
+    draws = [_sampler(labels)(step) for step in range(500)]
+    planes = np.concatenate([crops.plane for crops in draws])
+    assert chisquare(np.bincount(planes)).pvalue > 1e-3
+    corners = np.concatenate([crops.corner for crops in draws])
+    for n in range(2):
+        expected = sorted(_brute_force(labels[n, ..., 0] == 1, 6))
+        found = [tuple(corner) for corner in corners[planes == n]]
+        counts = [found.count(corner) for corner in expected]
+        assert sum(counts) == len(found)
+        assert chisquare(counts).pvalue > 1e-3
+
+
+def test_symmetries_are_even():
+    labels = _labels(np.ones((8, 8)))
+    codes = np.concatenate([_sampler(labels)(step).symmetry for step in range(200)])
+    assert chisquare(np.bincount(codes, minlength=8)).pvalue > 1e-3
+
+
+def _share_with_structure(labels, probability):
+    sampler = _sampler(labels, empty_probability=probability)
+    held = [
+        labels[n, y : y + 6, x : x + 6, 0].max() == 1
+        for step in range(300)
+        for n, (y, x) in zip(*sampler(step)[:2], strict=True)
+    ]
+    return np.mean(held)
+
+
+def test_share_of_empty_crops_is_what_was_asked_for():
+    mask = np.zeros((40, 40))
+    mask[3, 3] = 1
+    labels = _labels(mask, np.zeros((40, 40)))
+    assert _share_with_structure(labels, 0.0) == 1
+    assert _share_with_structure(labels, 0.001) >= 0.99
+    # 4800 draws: four standard deviations are 0.024
+    assert abs(_share_with_structure(labels, 0.25) - 0.75) < 0.025
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    labels = _labels(np.random.default_rng(0).random((30, 30)) > 0.9)
+    first, again = _sampler(labels), _sampler(labels)
+    for crops, same in zip(first(7), again(7), strict=True):
+        np.testing.assert_array_equal(crops, same)
+    assert np.any(first(7).corner != first(8).corner)
+    assert np.any(first(7).corner != _sampler(labels, seed=2)(7).corner)
+
+
+def test_unlabelled_and_ignored_pixels_are_no_structure_and_no_background():
+    mask, unlabelled = np.zeros((20, 20)), np.full((20, 20), 255)
+    mask[2, 2] = 1
+    sampler = _sampler(_labels(mask, unlabelled), empty_probability=0.5)
+    planes = np.concatenate([sampler(step).plane for step in range(50)])
+    assert set(planes) == {0}
+
+
+def test_several_structures_are_drawn_evenly():
+    labels = np.zeros((2, 20, 20, 2), np.uint8)
+    labels[0, 0, 0, 0] = 1
+    labels[1, 19, 19, 1] = 1
+    planes = np.concatenate([_sampler(labels)(step).plane for step in range(100)])
+    assert chisquare(np.bincount(planes)).pvalue > 1e-3
+
+
+def test_a_structure_that_no_slice_shows_is_refused():
+    with pytest.raises(InputError, match="'nuclei' has no pixel on any training slice"):
+        _sampler(_labels(np.zeros((10, 10))))

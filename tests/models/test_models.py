@@ -1,0 +1,143 @@
+"""What every registered network must do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vemseg_jax.errors import InputError
+from vemseg_jax.models import registry, torch_import
+
+SMALL = {
+    "small_unet": {"base_channels": 4},
+    "unet": {"base_channels": 4},
+    "resunet": {"filters": (4, 6, 8, 8, 8)},
+}
+REFERENCE_PARAMETERS = {
+    "small_unet": ({"base_channels": 16}, 269_009),
+    "unet": ({}, 17_266_306),
+    "resunet": ({}, 32_974_401),
+}
+
+
+def _image(b, h, w, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(b, h, w, 1)), jnp.float32)
+
+
+def _variables(model, seed=0):
+    return jax.jit(lambda key: model.init(key, _image(1, 32, 32), train=False))(
+        jax.random.key(seed)
+    )
+
+
+def test_every_network_is_tested_here():
+    assert set(SMALL) == set(registry.MODELS) == set(REFERENCE_PARAMETERS)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_parameter_count_is_the_references(name):
+    options, expected = REFERENCE_PARAMETERS[name]
+    shapes = torch_import.variable_shapes(registry.model_config(name, **options))
+    assert sum(np.prod(x.shape) for x in jax.tree.leaves(shapes["params"])) == expected
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("size", [(32, 32), (45, 38)])
+@pytest.mark.parametrize("name", SMALL)
+def test_output_has_the_inputs_size(name, size, classes):
+    model = registry.create_model(registry.model_config(name, num_classes=classes, **SMALL[name]))
+    outputs = jax.jit(lambda v, x: model.apply(v, x, train=False))(
+        _variables(model), _image(2, *size)
+    )
+    assert outputs["prob"].shape == outputs["logits"].shape == (2, *size, classes)
+    assert outputs["prob"].dtype == jnp.float32
+    np.testing.assert_allclose(outputs["prob"], jax.nn.sigmoid(outputs["logits"]), atol=1e-6)
+
+
+@pytest.mark.parametrize("bilinear", [True, False])
+@pytest.mark.parametrize("name", ["small_unet", "unet"])
+def test_both_ways_of_upsampling(name, bilinear):
+    config = registry.model_config(name, bilinear=bilinear, **SMALL[name])
+    model = registry.create_model(config)
+    variables = _variables(model)
+    assert model.apply(variables, _image(1, 37, 32), train=False)["prob"].shape == (1, 37, 32, 1)
+    names = torch_import.to_torch(config, variables["params"])
+    assert ("up1.up.weight" in names) != bilinear
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradients_reach_every_parameter_and_statistics_move(name):
+    model = registry.create_model(registry.model_config(name, **SMALL[name]))
+    variables = _variables(model)
+
+    def loss_of(params):
+        outputs, updated = model.apply(
+            {**variables, "params": params}, _image(2, 32, 32), train=True, mutable=["batch_stats"]
+        )
+        heads = [head for key, head in outputs.items() if key != "prob"]
+        return sum(jnp.mean(jnp.square(head - 1)) for head in heads), updated["batch_stats"]
+
+    grads, statistics = jax.jit(jax.grad(loss_of, has_aux=True))(variables["params"])
+    for path, grad in jax.tree_util.tree_leaves_with_path(grads):
+        assert np.all(np.isfinite(grad)), path
+        # A bias straight before a BatchNorm has no gradient but rounding.
+        if "bias" not in str(path):
+            assert np.abs(grad).max() > 0, path
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), variables["batch_stats"], statistics)
+    assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_stays_close_with_float32_parameters(name):
+    config = registry.model_config(name, **SMALL[name])
+    wide = registry.create_model(config)
+    narrow = registry.create_model(config, dtype=jnp.bfloat16)
+    variables = _variables(wide)
+    assert {x.dtype for x in jax.tree.leaves(_variables(narrow))} == {jnp.dtype("float32")}
+    expected = wide.apply(variables, _image(1, 32, 32), train=False)["prob"]
+    found = narrow.apply(variables, _image(1, 32, 32), train=False)["prob"]
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, expected, atol=2e-2)
+    assert np.any(found != expected)
+
+
+def test_unknown_names_list_the_choices():
+    with pytest.raises(InputError, match="'unnet'.*resunet, small_unet, unet"):
+        registry.model_config("unnet")
+    with pytest.raises(InputError, match="'filter'.*filters"):
+        registry.model_config("resunet", filter=3)
+    with pytest.raises(InputError, match="dict.*ResUNetConfig"):
+        registry.create_model({})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_configuration_survives_json(name):
+    import json
+
+    config = registry.model_config(name, **SMALL[name])
+    values = json.loads(json.dumps(registry.model_to_dict(config)))
+    assert registry.model_from_dict(values) == config
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_weights_go_to_torch_and_back(name):
+    config = registry.model_config(name, **SMALL[name])
+    variables = _variables(registry.create_model(config))
+    state = torch_import.to_torch(config, variables["params"])
+    state |= torch_import.to_torch(config, variables["batch_stats"])
+    back = torch_import.to_flax(config, {**state, "x.num_batches_tracked": 5})
+    jax.tree.map(np.testing.assert_array_equal, variables, back)
+
+
+def test_weights_that_do_not_fit_are_listed():
+    config = registry.model_config("resunet", **SMALL["resunet"])
+    variables = _variables(registry.create_model(config))
+    state = torch_import.to_torch(config, variables["params"])
+    state |= torch_import.to_torch(config, variables["batch_stats"])
+    wrong = {**state, "extra.weight": np.zeros(3)}
+    del wrong["bridge.conv_block.0.running_mean"]
+    with pytest.raises(InputError, match=r"missing: bridge.*running_mean; unknown: extra.weight"):
+        torch_import.to_flax(config, wrong)
+    state["output_layer.0.weight"] = np.zeros((2, 4, 1, 1))
+    with pytest.raises(InputError, match=r"output_layer.0.weight is \(2, 4, 1, 1\), expected"):
+        torch_import.to_flax(config, state)

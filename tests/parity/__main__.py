@@ -1,0 +1,75 @@
+"""`python -m tests.parity DIR [--only PATTERN]`."""
+
+import argparse
+import fnmatch
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from tests.parity import functions, networks
+from tests.parity.result import Result
+
+# A file's kind shows in its keys, so that files of other names are checked too.
+CHECKS: tuple[tuple[Callable[[str], bool], Callable[..., Iterator[Result]]], ...] = (
+    (lambda key: key == "config", networks.check_network),
+    (lambda key: key.endswith("/dice_coef_loss"), functions.check_dice_losses),
+    (lambda key: key == "image_down", functions.check_downsample),
+    (lambda key: key == "norm_mean_std", functions.check_dataset_item),
+    (lambda key: key.endswith("/averaged_prob"), functions.check_sliding_window),
+    (lambda key: key == "every_dice", functions.check_stack_dice),
+    (lambda key: key == "schedule/epoch", functions.check_schedules),
+)
+
+
+def find_check(keys: list[str]) -> Callable[..., Iterator[Result]]:
+    """The check for a file with these keys."""
+    for matches, check in CHECKS:
+        if any(matches(key) for key in keys):
+            return check
+    raise KeyError("no check for this kind of file yet")
+
+
+def check_file(path: Path) -> Iterator[Result]:
+    """Compares every quantity of one golden file."""
+    with np.load(path, allow_pickle=False) as archive:
+        golden = {key: archive[key] for key in archive.files}
+    yield from find_check(list(golden))(golden)
+
+
+def run(directory: Path, only: str = "*") -> bool:
+    """Checks all files of a directory whose stem matches `only`; prints; True when all agree."""
+    paths = sorted(p for p in directory.glob("*.npz") if fnmatch.fnmatch(p.stem, only))
+    if not paths:
+        print(f"no golden file matches {only!r} in {directory}", file=sys.stderr)
+        return False
+    good = True
+    for path in paths:
+        try:
+            for result in check_file(path):
+                good &= result.ok
+                verdict = "ok" if result.ok else f"FAIL (over {result.tolerance:.1e})"
+                print(f"{path.stem}  {result.what}  {result.error:.2e}  {verdict}", flush=True)
+        except Exception as error:  # one broken file must not hide the others
+            good = False
+            print(f"{path.stem}  {type(error).__name__}: {error}  -  FAIL", flush=True)
+            if not isinstance(error, KeyError):
+                traceback.print_exc()
+    return good
+
+
+def main() -> None:
+    """Parses the arguments and exits 0 when everything agrees."""
+    parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__)
+    parser.add_argument("directory", type=Path, help="folder of golden .npz files")
+    parser.add_argument("--only", default="*", help="glob over file stems, such as 'unet*'")
+    arguments = parser.parse_args()
+    with jax.default_matmul_precision("highest"):
+        sys.exit(0 if run(arguments.directory, arguments.only) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Golden networks: outputs, BatchNorm statistics, loss and gradients."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.parity.result import Result, compare
+from tests.parity.weights import golden_state
+from vemseg_jax.losses.dice import dice_coef_loss, soft_dice_loss
+from vemseg_jax.models import registry, torch_import
+
+PROBABILITY, LOGITS, LOSS, STATISTICS = 3e-5, 1e-4, 1e-6, 2e-6
+RELATIVE_LOGITS = 1e-5
+
+Golden = Mapping[str, np.ndarray]
+
+
+def model_config(reference: Mapping) -> registry.ModelConfig:
+    """The project's configuration for one in the reference's parameter names."""
+    name, classes = reference["model"], reference.get("nclasses", 1)
+    channels = reference.get("in_channels", 1)
+    common = {"in_channels": channels, "num_classes": classes}
+    if name == "smallunet":
+        return registry.model_config(
+            "small_unet",
+            base_channels=reference["nchannels_start"],
+            bilinear=reference.get("bilinear", True),
+            **common,
+        )
+    if name == "unet":
+        return registry.model_config("unet", bilinear=reference.get("bilinear", True), **common)
+    if name == "resunet":
+        return registry.model_config("resunet", filters=tuple(reference["filters"]), **common)
+    raise KeyError(f"no network for the reference's {name!r} yet")
+
+
+def _dice(outputs: dict, target: dict) -> jax.Array:
+    return soft_dice_loss(outputs["prob"], target["mask"])
+
+
+def _dice_coef(outputs: dict, target: dict) -> jax.Array:
+    return dice_coef_loss(outputs["prob"], target["mask"])
+
+
+def _dice_and_tanh(outputs: dict, target: dict) -> jax.Array:
+    mean_square = jnp.mean(jnp.square(outputs["tanh"] - target["tanh"]))
+    return soft_dice_loss(outputs["prob"], target["mask"]) + 0.3 * mean_square
+
+
+LOSSES: Mapping[str, Callable[[dict, dict], jax.Array]] = {
+    "dice_loss": _dice,
+    "dice_coef_loss": _dice_coef,
+    "dice_loss(sigmoid(logits)) + 0.3*mse(tanh)": _dice_and_tanh,
+}
+
+
+def _nhwc(x: np.ndarray) -> jax.Array:
+    return jnp.asarray(x, jnp.float32).transpose(0, 2, 3, 1)
+
+
+def _nchw(x: jax.Array) -> np.ndarray:
+    return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+def _group(golden: Golden, group: str) -> dict[str, np.ndarray]:
+    return {k.removeprefix(group): golden[k] for k in golden if k.startswith(group)}
+
+
+def _output_results(outputs: dict, golden: Golden, group: str) -> Iterator[Result]:
+    for name, expected in _group(golden, group).items():
+        tolerance = PROBABILITY
+        if name in ("logits", "tanh"):
+            tolerance = max(LOGITS, RELATIVE_LOGITS * np.abs(expected).max())
+        yield compare(group + name, _nchw(outputs[name]), expected, tolerance)
+
+
+def _gradient_results(grads: dict[str, np.ndarray], golden: Golden) -> Iterator[Result]:
+    whole = float(golden["f64/grad_norm"])
+    norm = np.sqrt(sum(np.square(g.astype(np.float64)).sum() for g in grads.values()))
+    yield compare("grad_norm", norm, whole, 3.1e-3 * whole)
+    worst = 0.0
+    for name, expected in zip(golden["grad_l2/names"], golden["grad_l2/values"], strict=True):
+        found = np.sqrt(np.square(grads[str(name)].astype(np.float64)).sum())
+        worst = max(worst, abs(found - expected) / (3e-3 * expected + 1e-4 * whole))
+    yield Result(f"grad_l2, {len(golden['grad_l2/names'])} tensors, share of tolerance", worst, 1.0)
+    for group, corner in (("grad/", slice(None)), ("grad_slice/", slice(8))):
+        for name, expected in _group(golden, group).items():
+            found = grads[name]
+            if group == "grad_slice/":
+                found = found[corner, corner]
+            tolerance = 5e-3 * np.abs(expected).max() + 2e-4 * whole
+            yield compare(group + name, found, expected, tolerance)
+
+
+def check_network(golden: Golden) -> Iterator[Result]:
+    """Runs one golden network in eval mode, then one train-mode forward and backward pass."""
+    reference = json.loads(str(golden["config"]))
+    config = model_config(reference)
+    loss_function = LOSSES[reference["loss"]]
+    model = registry.create_model(config)
+    variables = jax.tree.map(
+        lambda x: jnp.asarray(x, jnp.float32), torch_import.to_flax(config, golden_state(golden))
+    )
+    image = _nhwc(golden["input"])
+    target = {name: _nhwc(value) for name, value in _group(golden, "target/").items()}
+
+    outputs = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, image)
+    yield from _output_results(outputs, golden, "output/")
+
+    def loss_of(params: dict) -> tuple[jax.Array, tuple[dict, dict]]:
+        outputs, updated = model.apply(
+            {**variables, "params": params}, image, train=True, mutable=["batch_stats"]
+        )
+        return loss_function(outputs, target), (outputs, updated["batch_stats"])
+
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
+    (loss, (outputs, statistics)), grads = step(variables["params"])
+    yield from _output_results(outputs, golden, "train_output/")
+    yield compare("loss", loss, golden["f64/loss"], LOSS)
+    found = torch_import.to_torch(config, statistics)
+    expected = _group(golden, "train_state/")
+    worst = max(np.abs(found[k] - v).max() for k, v in expected.items())
+    yield Result(f"train_state, {len(expected)} tensors", float(worst), STATISTICS)
+    yield from _gradient_results(torch_import.to_torch(config, grads), golden)

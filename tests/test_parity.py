@@ -1,0 +1,64 @@
+"""The golden files: those kept here always, the whole set where it is at hand."""
+
+import fnmatch
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.parity.__main__ import check_file, run
+
+ROOT = Path(__file__).parents[1]
+KEPT = ROOT / "tests" / "golden"
+REFERENCE = ROOT.parent / "shared" / "reference"
+# What later networks and losses will add.
+LATER = (
+    "box_masks", "ceecnet*", "cps_*", "fractal*", "losses_senformer", "losses_tanimoto",
+    "senformer*", "targets_*", "unetpp*",
+)  # fmt: skip
+
+
+def _files() -> list[Path]:
+    kept = sorted(KEPT.glob("*.npz"))
+    names = {path.name for path in kept}
+    other = [
+        path
+        for path in sorted(REFERENCE.glob("*.npz"))
+        if path.name not in names and not any(fnmatch.fnmatch(path.stem, p) for p in LATER)
+    ]
+    return kept + other
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda path: path.stem)
+def test_golden_file_agrees(path):
+    results = list(check_file(path))
+    assert len(results) >= 3
+    assert not [result for result in results if not result.ok]
+
+
+def test_a_wrong_number_fails(tmp_path, capsys):
+    golden = dict(np.load(KEPT / "stack_dice.npz"))
+    golden["avg_dice_2d"] = golden["avg_dice_2d"] + np.float32(1e-4)
+    np.savez(tmp_path / "wrong.npz", **golden)
+    assert not run(tmp_path)
+    assert "avg_dice_2d  1.00e-04  FAIL" in capsys.readouterr().out
+
+
+def test_an_unknown_file_fails_and_the_others_are_still_checked(tmp_path, capsys):
+    np.savez(tmp_path / "a_mystery.npz", thing=np.zeros(3))
+    shutil.copy(KEPT / "stack_dice.npz", tmp_path)
+    assert not run(tmp_path)
+    out = capsys.readouterr().out
+    assert "a_mystery" in out and "FAIL" in out
+    assert "stack_dice  dice_3d" in out
+
+
+def test_command_line_narrows_and_reports_by_exit_status(tmp_path):
+    command = [sys.executable, "-m", "tests.parity", str(KEPT), "--only"]
+    done = subprocess.run([*command, "schedules"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(line.endswith("ok") for line in done.stdout.splitlines())
+    assert subprocess.run([*command, "none"], cwd=ROOT, capture_output=True).returncode == 1

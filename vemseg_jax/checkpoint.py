@@ -1,0 +1,115 @@
+"""Checkpoints of a training run: the latest and the best, written atomically by orbax."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from vemseg_jax.errors import InputError
+
+LATEST, BEST = "latest", "best"
+FOLDER = "checkpoints"
+
+
+class Checkpoints:
+    """`workdir/checkpoints/{latest,best}/STEP`, each with weights, optimizer and description.
+
+    Items: `variables` (what inference needs), `optimizer` (absent from the best), and `meta`, a
+    JSON description of network, data and step. Saving goes on in the background; a checkpoint
+    that was not finished when the process died is ignored.
+    """
+
+    def __init__(self, workdir: Path):
+        # orbax tells of every file it touches; its warnings still come through.
+        logging.getLogger("absl").addFilter(_is_not_chatter)
+        folder = workdir.absolute() / FOLDER
+        self._managers = {
+            which: ocp.CheckpointManager(
+                folder / which, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+            )
+            for which in (LATEST, BEST)
+        }
+
+    def save(
+        self, which: str, step: int, *, variables: Any, meta: dict, optimizer: Any = None
+    ) -> None:
+        """Starts saving trees in host memory that nobody will change; older ones go after it."""
+        items = {
+            "variables": ocp.args.StandardSave(variables),
+            "meta": ocp.args.JsonSave(meta),
+        }
+        if optimizer is not None:
+            items["optimizer"] = ocp.args.StandardSave(optimizer)
+        manager = self._managers[which]
+        if step in manager.all_steps():
+            return  # a run that resumed before it reproduces the same numbers
+        manager.save(step, args=ocp.args.Composite(**items))
+
+    def step(self, which: str) -> int | None:
+        """The step of the checkpoint, None without one."""
+        return self._managers[which].latest_step()
+
+    def meta(self, which: str) -> dict:
+        """The description saved with the checkpoint."""
+        return self._restore(which, meta=ocp.args.JsonRestore()).meta
+
+    def restore(self, which: str, *, variables: Any, optimizer: Any = None) -> tuple[Any, Any]:
+        """The saved trees; the arguments are trees of the same structure, shapes and types."""
+        items = {"variables": ocp.args.StandardRestore(_abstract(variables))}
+        if optimizer is not None:
+            items["optimizer"] = ocp.args.StandardRestore(_abstract(optimizer))
+        restored = self._restore(which, **items)
+        return restored.variables, restored.optimizer if optimizer is not None else None
+
+    def _restore(self, which: str, **items: Any) -> Any:
+        manager = self._managers[which]
+        step = manager.latest_step()
+        if step is None:
+            raise InputError(
+                f"{manager.directory} holds no finished checkpoint; train for longer, or choose "
+                f"{LATEST if which == BEST else BEST!r}"
+            )
+        try:
+            return manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, KeyError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"checkpoint {manager.directory}/{step} cannot be read ({reason}); if it is "
+                "damaged, delete that folder and train again"
+            ) from error
+
+    def close(self) -> None:
+        """Waits until everything is saved."""
+        for manager in self._managers.values():
+            manager.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _abstract(tree: Any) -> Any:
+    # Placed on the host, so that a checkpoint of a GPU run restores on a CPU too.
+    return jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), tree)
+
+
+def _is_not_chatter(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+
+
+def open_checkpoints(workdir: Path) -> Checkpoints:
+    """The checkpoints of a finished or running training.
+
+    Raises:
+      InputError: no such folder.
+    """
+    if not (workdir / FOLDER).is_dir():
+        raise InputError(
+            f"{workdir} holds no checkpoints; give the --workdir of a vemseg-train run"
+        )
+    return Checkpoints(workdir)

@@ -1,0 +1,1 @@
+"""The binaries. Each parses its flags and calls one library function."""

@@ -1,0 +1,133 @@
+"""`vemseg-convert`: a stack of slices and its labels to an OME-Zarr volume."""
+
+from pathlib import Path
+
+from absl import flags
+
+from vemseg_jax.cli import app
+from vemseg_jax.cli.ranges import parse_slices
+from vemseg_jax.errors import InputError
+
+_IMAGES = flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of TIFF slices, TIFF stack (8 or 16 bit grey), or OME-Zarr.",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "The OME-Zarr volume to make, such as vol.zarr.", required=True
+)
+_VOXEL_SIZE = flags.DEFINE_list(
+    "voxel_size", None, "z,y,x in nm, such as 50,10,10; needed where the source records none."
+)
+_LABELS = flags.DEFINE_multi_string(
+    "labels",
+    [],
+    "NAME=PATH, once per structure: a folder of TIFF masks whose trailing numbers are those of"
+    " their slices, or a stack or OME-Zarr with a mask for every slice.",
+)
+_LABELS_CSV = flags.DEFINE_string(
+    "labels_csv", None, "Explicit pairing: CSV with the columns structure,image,label."
+)
+_LABEL_VALUES = flags.DEFINE_list(
+    "label_values",
+    [],
+    "Values of label files that are not binary: nuclei=1+2,nucleoli=2 (or nuclei=any).",
+)
+_LABELLED_SLICES = flags.DEFINE_multi_string(
+    "labelled_slices",
+    [],
+    "NAME=0,25,50: the annotated slices of a label stack; the others count as unlabelled.",
+)
+_IGNORE = flags.DEFINE_string(
+    "ignore", None, "Mask of pixels to leave out of loss and metric: folder, stack or OME-Zarr."
+)
+_IGNORE_DILATION = flags.DEFINE_integer(
+    "ignore_dilation", 0, "Grows the ignore mask by a disk of this radius in pixels.", 0
+)
+_DOWNSAMPLE = flags.DEFINE_enum(
+    "downsample", "4", ["4", "1"], "Training scale: 4x smaller, or the resolution of the source."
+)
+_AXES = flags.DEFINE_string(
+    "axes", None, "zyx: the pages of the stack are slices, whatever the file calls them."
+)
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace an earlier volume once the new one is complete."
+)
+
+
+def _name_and_rest(text: str, *, flag: str, example: str) -> tuple[str, str]:
+    name, equals, rest = (part.strip() for part in text.partition("="))
+    if not (name and equals and rest):
+        raise InputError(f"--{flag}={text}: must be like {example}")
+    return name, rest
+
+
+def _voxel_size(texts: list[str] | None) -> tuple[float, float, float] | None:
+    if texts is None:
+        return None
+    try:
+        z, y, x = (float(text) for text in texts)
+    except ValueError:
+        raise InputError(
+            f"--voxel_size={','.join(texts)}: must be three lengths in nm, z,y,x, such as 50,10,10"
+        ) from None
+    return z, y, x
+
+
+def _label_values(texts: list[str]) -> dict[str, tuple[int, ...] | str]:
+    values: dict[str, tuple[int, ...] | str] = {}
+    for text in texts:
+        name, rest = _name_and_rest(text, flag="label_values", example="nuclei=1+2,nucleoli=2")
+        numbers = [part.strip() for part in rest.split("+")]
+        known = rest == "any" or all(n.isdecimal() and int(n) > 0 for n in numbers)
+        if name in values or not known:
+            raise InputError(
+                f"--label_values={text}: must be once per structure, values above 0 joined by +,"
+                " or any, such as nuclei=1+2,nucleoli=2"
+            )
+        values[name] = rest if rest == "any" else tuple(int(n) for n in numbers)
+    return values
+
+
+def _labelled_slices(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    slices: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        name, rest = _name_and_rest(text, flag="labelled_slices", example="nuclei=0,25,50")
+        if name in slices:
+            raise InputError(f"--labelled_slices={text}: {name} is given twice; give it once")
+        slices[name] = parse_slices(rest, flag="labelled_slices")
+    return slices
+
+
+def main() -> None:
+    """Converts and prints where the volume is."""
+    from vemseg_jax.data.convert import ConvertOptions, convert
+
+    pairs = [_name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
+    output = convert(
+        Path(_IMAGES.value),
+        Path(_OUTPUT.value),
+        ConvertOptions(
+            voxel_size=_voxel_size(_VOXEL_SIZE.value),
+            labels=[(name, Path(path)) for name, path in pairs],
+            labels_csv=Path(_LABELS_CSV.value) if _LABELS_CSV.value else None,
+            label_values=_label_values(_LABEL_VALUES.value),
+            labelled_slices=_labelled_slices(_LABELLED_SLICES.value),
+            ignore=Path(_IGNORE.value) if _IGNORE.value else None,
+            ignore_dilation=_IGNORE_DILATION.value,
+            downsample=int(_DOWNSAMPLE.value),
+            axes=_AXES.value,
+            overwrite=_OVERWRITE.value,
+        ),
+    )
+    print(f"done: {output}")
+
+
+def entry() -> None:
+    """The console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()

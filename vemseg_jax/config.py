@@ -1,0 +1,148 @@
+"""Experiment configuration: dataclasses, their checks, and their JSON form.
+
+A file under `configs/` has a `get_config()` that returns an `ExperimentConfig`; every field can
+be overridden on the command line (`--config.optimizer.learning_rate=1e-4`).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from vemseg_jax.errors import InputError
+
+PRECISIONS = ("float32", "bfloat16")
+SCHEDULES = ("warmup_poly", "reference", "constant")
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Which slices and crops a network is trained on.
+
+    Attributes:
+      volume: path of a converted volume.
+      structures: label images to learn, one output channel each.
+      crop_size: side of a crop in training-scale pixels; 512 at 4x is the study's 2048.
+      empty_crop_probability: share of crops drawn from positions without the structure.
+      z_range: first slice and one past the last that training may see; (0, 0) is the volume.
+      train_slices: slices to train on; empty chooses by `num_train_slices`.
+      num_train_slices: that many evenly spaced labelled slices; 0 takes all that are left.
+      val_slices: labelled slices held out for validation; empty chooses by `num_val_slices`.
+      num_val_slices: that many evenly spaced labelled slices, held out; 0 for none.
+    """
+
+    volume: str = ""
+    structures: tuple[str, ...] = ("nuclei",)
+    crop_size: int = 512
+    empty_crop_probability: float = 0.001
+    z_range: tuple[int, int] = (0, 0)
+    train_slices: tuple[int, ...] = ()
+    num_train_slices: int = 0
+    val_slices: tuple[int, ...] = ()
+    num_val_slices: int = 1
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """Adam with gradient clipping and a learning-rate schedule.
+
+    Attributes:
+      learning_rate: the highest rate (`base` of the schedules).
+      schedule: `warmup_poly` (clean warm-up and decay), `reference` (what the reference's
+        optimizer really runs at, step by step) or `constant`.
+      warmup_steps: length of the linear warm-up of `warmup_poly`.
+      power: exponent of the polynomial decay of `warmup_poly`.
+      clip_norm: largest global L2 norm of the gradient.
+    """
+
+    learning_rate: float = 1e-3
+    schedule: str = "warmup_poly"
+    warmup_steps: int = 100
+    power: float = 1.0
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """Length and rhythm of a training run.
+
+    Attributes:
+      batch_size: crops per step.
+      steps: optimizer steps.
+      seed: of the initial weights, the crops and the augmentation.
+      precision: type of activations and products; parameters and statistics stay float32.
+      log_every: steps between lines of the log.
+      eval_every: steps between validations; 0 for none before the end.
+      checkpoint_every: steps between checkpoints.
+    """
+
+    batch_size: int = 8
+    steps: int = 4000
+    seed: int = 0
+    precision: str = "float32"
+    log_every: int = 20
+    eval_every: int = 500
+    checkpoint_every: int = 500
+
+
+@dataclasses.dataclass
+class ExperimentConfig:
+    """One training run: the network's configuration, data, optimizer and schedule of work."""
+
+    model: Any
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def _require(condition: bool, field: str, found: Any, right: str) -> None:
+    if not condition:
+        raise InputError(f"--config.{field} is {found!r}; it must be {right}")
+
+
+def check_config(config: ExperimentConfig) -> None:
+    """Raises InputError naming the first field whose value cannot be used."""
+    data, optimizer, train = config.data, config.optimizer, config.train
+    _require(bool(data.volume), "data.volume", data.volume, "the path of a converted volume")
+    _require(bool(data.structures), "data.structures", data.structures, "at least one label name")
+    repeated = len(set(data.structures)) < len(data.structures)
+    _require(not repeated, "data.structures", data.structures, "names that differ")
+    _require(data.crop_size >= 16, "data.crop_size", data.crop_size, "at least 16 pixels")
+    probability = data.empty_crop_probability
+    _require(0 <= probability < 1, "data.empty_crop_probability", probability, "in [0, 1)")
+    low_high = tuple(data.z_range)
+    ordered = len(low_high) == 2 and (low_high == (0, 0) or 0 <= low_high[0] < low_high[1])
+    _require(ordered, "data.z_range", data.z_range, "(first, one past the last), first < last")
+    for name in ("num_train_slices", "num_val_slices"):
+        _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
+    rate = optimizer.learning_rate
+    _require(rate > 0, "optimizer.learning_rate", rate, "greater than 0")
+    known = optimizer.schedule in SCHEDULES
+    _require(known, "optimizer.schedule", optimizer.schedule, f"one of {', '.join(SCHEDULES)}")
+    _require(optimizer.clip_norm > 0, "optimizer.clip_norm", optimizer.clip_norm, "positive")
+    warmup = optimizer.warmup_steps
+    _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
+    for name in ("batch_size", "steps", "log_every", "checkpoint_every"):
+        _require(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
+    _require(train.eval_every >= 0, "train.eval_every", train.eval_every, "at least 0")
+    known = train.precision in PRECISIONS
+    _require(known, "train.precision", train.precision, f"one of {', '.join(PRECISIONS)}")
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses and tuples as the dicts and lists that JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return value
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """`field: old -> new` for every leaf in which two plain configurations differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        found = [differences(old.get(k), new.get(k), f"{prefix}{k}.") for k in keys]
+        return [line for lines in found for line in lines]
+    return [] if old == new else [f"{prefix.removesuffix('.')}: {old!r} -> {new!r}"]

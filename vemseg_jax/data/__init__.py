@@ -1,0 +1,1 @@
+"""Volumes, labels, crops: everything between the files on disk and a batch."""

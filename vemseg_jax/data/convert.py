@@ -1,0 +1,310 @@
+"""Conversion of a stack of slices and its labels to a volume."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from vemseg_jax.data.formats import SliceSource, open_source
+from vemseg_jax.data.label_files import (
+    LabelPlan,
+    Values,
+    dilate_disk,
+    pair_source,
+    plan_labels,
+)
+from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
+from vemseg_jax.data.pairing import describe_gaps
+from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
+from vemseg_jax.data.tiff import VoxelSize
+from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, plane_shape
+from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.progress import track
+
+# Slices that are read, decoded and written at once; memory grows with it.
+WORKERS = 3
+# The least at the training scale that a network can do anything with.
+MIN_SIDE = 8
+VOXEL_TOLERANCE = 0.01
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How a stack is converted; the flags of `vemseg-convert`.
+
+    Attributes:
+      voxel_size: nm, zyx; None where the source records it.
+      labels: structure and folder, stack or OME-Zarr with its labels.
+      labels_csv: explicit pairing with columns structure, image, label.
+      label_values: values of the label files that make up a structure, or "any".
+      labelled_slices: the slices that are annotated in a dense label stack.
+      ignore: mask of pixels to leave out, any value above 0.
+      ignore_dilation: radius in full-resolution pixels by which the mask grows, in plane, as a
+        disk.
+      downsample: 4, or 1 where the data is at the training scale.
+      axes: "zyx" to take pages as slices whatever the file calls them.
+      overwrite: replace an earlier volume when the new one is complete.
+    """
+
+    voxel_size: tuple[float, float, float] | None = None
+    labels: Sequence[tuple[str, Path]] = ()
+    labels_csv: Path | None = None
+    label_values: Mapping[str, Values] = field(default_factory=dict)
+    labelled_slices: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    ignore: Path | None = None
+    ignore_dilation: int = 0
+    downsample: int = 4
+    axes: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class _IgnorePlan:
+    source: SliceSource
+    pairs: dict[int, int]
+
+
+def convert(images: str | Path, output: str | Path, options: ConvertOptions) -> Path:
+    """Converts slices, labels and ignore mask to a volume; prints what was understood.
+
+    Everything that headers tell is checked before anything is written, labels are converted
+    before images, and the volume appears at `output` only when it is complete.
+
+    Args:
+      images: folder of TIFF slices in natural order, TIFF stack, or OME-Zarr.
+      output: the OME-Zarr directory to make.
+      options: everything else.
+
+    Returns:
+      The path of the volume.
+
+    Raises:
+      InputError: anything in the input that cannot be used or is ambiguous.
+    """
+    output = Path(output)
+    check_output(output, overwrite=options.overwrite)
+    source = open_source(images)
+    _check_apart(output, source.path)
+    axes = _resolve_axes(source, options.axes)
+    voxel_size, origin = resolve_voxel_size(source, options.voxel_size)
+    _check_size(source, options.downsample)
+    _print_images(source, axes=axes, voxel_size=voxel_size, origin=origin)
+    plans = plan_labels(
+        source,
+        labels=options.labels,
+        labels_csv=options.labels_csv,
+        values=options.label_values,
+        labelled_slices=options.labelled_slices,
+    )
+    for plan in plans:
+        check_label_name(plan.name, ANNOTATION)
+    ignore = _plan_ignore(source, options)
+    _print_pairing(source, plans, ignore, dilation=options.ignore_dilation)
+    with create_volume(
+        output,
+        shape=source.shape,
+        dtype=source.dtype,
+        voxel_size=voxel_size,
+        downsample=options.downsample,
+        overwrite=options.overwrite,
+        slice_names=source.names,
+        source=str(images),
+        attributes={"axes": "zyx", "axes_from": axes, "voxel_size_from": origin},
+    ) as writer:
+        if writer.removed_stale:
+            print(f"removed what an interrupted conversion left beside {output}")
+        for plan in plans:
+            _write_label(writer, plan)
+        if ignore is not None:
+            _write_ignore(writer, ignore, options)
+        _run(lambda z: writer.write(z, source.read(z)), range(source.shape[0]), what="slices")
+    return output
+
+
+def resolve_voxel_size(
+    source: SliceSource, given: tuple[float, float, float] | None
+) -> tuple[tuple[float, float, float], str]:
+    """The voxel size in nm, zyx, and where it comes from.
+
+    Raises:
+      InputError: neither given nor recorded, or the two differ by more than 1 %.
+    """
+    recorded: VoxelSize = source.voxel_size
+    z, y, x = recorded
+    if given is None:
+        if z is None or y is None or x is None:
+            known = "" if z == y == x else f" completely (z, y, x = {_lengths(recorded)})"
+            raise InputError(
+                f"{source.path}: does not record its voxel size{known}; give it in nm as z,y,x,"
+                " such as --voxel_size=50,10,10"
+            )
+        return (z, y, x), "the source"
+    if not all(0 < size < float("inf") for size in given):
+        raise InputError(f"--voxel_size={_lengths(given)}: must be three positive lengths in nm")
+    for length, own in zip(given, recorded, strict=True):
+        if own is not None and abs(length - own) > VOXEL_TOLERANCE * own:
+            raise InputError(
+                f"--voxel_size={_lengths(given)}: {source.path} records {_lengths(recorded)} nm (z,"
+                " y, x); leave the flag out or correct the file"
+            )
+    return given, "--voxel_size"
+
+
+def _lengths(sizes: Sequence[float | None]) -> str:
+    return ",".join("?" if size is None else f"{size:.6g}" for size in sizes)
+
+
+def _resolve_axes(source: SliceSource, given: str | None) -> str:
+    if given not in (None, "zyx"):
+        raise InputError(f"--axes={given}: only zyx can be read; reorder the file's axes to zyx")
+    if source.has_files:
+        return "one file per slice, in natural order"
+    if source.axes is not None and source.axes.endswith("zyx"):
+        return f"recorded as {source.axes}"
+    if given is not None:
+        return f"--axes, recorded as {source.axes or 'nothing'}"
+    if source.axes is None:
+        return "assumed, pages are slices; the file records none"
+    raise InputError(
+        f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages are"
+        " slices"
+    )
+
+
+def _check_apart(output: Path, path: Path) -> None:
+    if output.resolve() == path.resolve():
+        raise InputError(f"{output}: is also the source; choose another output")
+
+
+def _check_size(source: SliceSource, downsample: int) -> None:
+    if min(plane_shape(source.shape, TRAINING, downsample)) < MIN_SIDE:
+        least = MIN_SIDE if downsample == 1 else MIN_SIDE * FACTOR - 1
+        raise InputError(
+            f"{source.path}: slices of {source.shape[1]} x {source.shape[2]} pixels are too small;"
+            f" at least {least} along each side with --downsample={downsample}"
+        )
+
+
+def _plan_ignore(images: SliceSource, options: ConvertOptions) -> _IgnorePlan | None:
+    if options.ignore is None:
+        if options.ignore_dilation:
+            raise InputError(f"--ignore_dilation={options.ignore_dilation}: needs --ignore")
+        return None
+    source = open_source(options.ignore, label=True)
+    return _IgnorePlan(source, pair_source(images, source))
+
+
+def _print_images(
+    source: SliceSource, *, axes: str, voxel_size: tuple[float, float, float], origin: str
+) -> None:
+    z, h, w = source.shape
+    print(f"images      {source.path}: {z} slices of {h} x {w}, {source.dtype}")
+    if source.ignored:
+        print(f"            {source.ignored} other entries of the folder are not used")
+    print(f"axes        zyx ({axes})")
+    print(f"voxel size  {_lengths(voxel_size)} nm, z,y,x (from {origin})")
+    warning = describe_gaps(source.names) if source.has_files else None
+    if warning:
+        print(f"warning: {warning}; the slices are stacked as they are")
+
+
+def _print_pairing(
+    images: SliceSource,
+    plans: Sequence[LabelPlan],
+    ignore: _IgnorePlan | None,
+    *,
+    dilation: int,
+) -> None:
+    if not plans:
+        print("labels      none given")
+    rows = [("z", "image", "structure", "label")]
+    for plan in plans:
+        if not plan.source.has_files and len(plan.pairs) == images.shape[0]:
+            print(
+                f"labels      {plan.name}: every slice, from the same slice of {plan.source.path}"
+            )
+            continue
+        print(f"labels      {plan.name}: {len(plan.pairs)} slices, from {plan.source.path}")
+        rows += [(str(z), images.names[z], plan.name, plan.file(z)) for z in plan.pairs]
+    if len(rows) > 1:
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        for row in rows:
+            columns = [text.ljust(n) for text, n in zip(row, widths, strict=False)]
+            print("  " + "  ".join([*columns, row[3]]))
+    if ignore is not None:
+        print(
+            f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
+            f" {dilation} pixels"
+        )
+
+
+def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
+    found = []
+    attributes: dict[str, object] = {"source": str(plan.source.path)}
+    if plan.source.has_files:
+        attributes["files"] = {str(z): plan.file(z) for z in plan.pairs}
+    with writer.create_label(plan.name, attributes=attributes) as label:
+
+        def copy(z: int) -> None:
+            mask = plan.read(z)
+            found.append(int(mask.sum()))
+            label.write_mask(z, mask)
+
+        _run(copy, plan.pairs, what=f"labels of {plan.name}")
+        if not any(found):
+            raise InputError(
+                f"{plan.source.path}: no pixel of {plan.name} on any of its {len(found)} labelled"
+                " slices; at least one must show the structure"
+            )
+        label.attributes["values"] = plan.rule.record()
+    share = sum(found) / (len(found) * plan.source.shape[1] * plan.source.shape[2])
+    print(f"{plan.name}: {100 * share:.3g} % of the pixels of {len(found)} labelled slices")
+
+
+def _write_ignore(writer: VolumeWriter, plan: _IgnorePlan, options: ConvertOptions) -> None:
+    source, ignored = plan.source, []
+    attributes = {"source": str(source.path), "dilation": options.ignore_dilation}
+    with writer.create_label(IGNORE, kind=IGNORE, attributes=attributes) as label:
+
+        def copy(z: int) -> None:
+            mask = dilate_disk(source.read(plan.pairs[z]) != 0, options.ignore_dilation)
+            ignored.append(int(mask.sum()))
+            if not ignored[-1]:
+                return
+            label.write(z, FULL, mask)
+            if options.downsample != 1:
+                label.write(z, TRAINING, downsample_ignore(mask))
+
+        _run(copy, plan.pairs, what="ignore mask")
+    share = sum(ignored) / (len(ignored) * source.shape[1] * source.shape[2])
+    print(f"ignore: {100 * share:.3g} % of the pixels of {len(ignored)} slices")
+
+
+def _run(function: Callable[[Item], None], items: Iterable[Item], *, what: str) -> None:
+    items = list(items)
+    for _ in track(in_flight(function, items), total=len(items), what=what, unit="slice"):
+        pass
+
+
+def in_flight(function: Callable[[Item], None], items: Iterable[Item]) -> Iterator[None]:
+    """Calls `function` on every item in a few threads; yields once per finished item, in order.
+
+    No more items are begun than there are threads, and none after an exception.
+    """
+    with ThreadPoolExecutor(WORKERS) as pool:
+        running: deque[Future[None]] = deque()
+        try:
+            for item in items:
+                if len(running) == WORKERS:
+                    yield running.popleft().result()
+                running.append(pool.submit(function, item))
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()

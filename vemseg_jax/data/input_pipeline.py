@@ -1,0 +1,115 @@
+"""Labelled slices on the device, and batches cut from them inside the jitted step."""
+
+import dataclasses
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from vemseg_jax.data.augment import flip_turn
+from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.sampling import Crops
+from vemseg_jax.data.volume import TRAINING, UNLABELLED, Volume
+
+
+@flax.struct.dataclass
+class Planes:
+    """Slices at training scale.
+
+    `image [n, h, w]` of the volume's type; `label [n, h, w, c]` uint8: 0 background, 1
+    structure, 255 not labelled or ignored.
+    """
+
+    image: Any
+    label: Any
+
+
+@flax.struct.dataclass
+class Batch:
+    """`image [b, s, s, 1]` float32 normalised; `target` and `valid [b, s, s, c]` float32, 0 or 1.
+
+    `valid` is 0 where a pixel is not labelled or ignored: it is no background.
+    """
+
+    image: Any
+    target: Any
+    valid: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSlices:
+    """What `load_slices` read: the planes in host memory and their slice numbers."""
+
+    planes: Planes
+    z: tuple[int, ...]
+
+
+def _label_planes(volume: Volume, structure: str, slices: tuple[int, ...]) -> np.ndarray:
+    """`[n, h, w]` labels of one structure, 255 throughout where a slice has none."""
+    h, w = volume.plane_shape(TRAINING)
+    planes = np.full((len(slices), h, w), UNLABELLED, np.uint8)
+    store, labelled = volume.label(structure, TRAINING), set(volume.labelled_slices(structure))
+    futures = {n: store[z].read() for n, z in enumerate(slices) if z in labelled}
+    for n, future in futures.items():
+        planes[n] = future.result()
+    return planes
+
+
+def load_slices(
+    volume: Volume, structures: tuple[str, ...], slices: tuple[int, ...]
+) -> LoadedSlices:
+    """Reads slices and their labels at training scale, ignored pixels marked as not labelled."""
+    image = volume.image(TRAINING)
+    futures = [image[z].read() for z in slices]
+    label = np.stack([_label_planes(volume, name, slices) for name in structures], -1)
+    if volume.has_ignore:
+        store = volume.label("ignore", TRAINING)
+        ignored = np.stack([f.result() for f in [store[z].read() for z in slices]])
+        label[ignored == 1] = UNLABELLED
+    return LoadedSlices(Planes(np.stack([f.result() for f in futures]), label), tuple(slices))
+
+
+def pad_to_crop(planes: Planes, crop_size: int) -> Planes:
+    """Reflect-pads slices smaller than a crop, half at the top and left, as inference does."""
+    h, w = planes.image.shape[1:3]
+    short = [max(crop_size - size, 0) for size in (h, w)]
+    if not any(short):
+        return planes
+    pad = [(0, 0)] + [(n // 2, n - n // 2) for n in short]
+    return Planes(
+        image=np.pad(planes.image, pad, mode="reflect"),
+        label=np.pad(planes.label, [*pad, (0, 0)], mode="reflect"),
+    )
+
+
+def _cut(planes: jax.Array, crops: Crops, size: int) -> jax.Array:
+    """`[n, h, w, c]` -> `[b, size, size, c]`."""
+
+    def one(plane: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (plane, corner[0], corner[1], jnp.int32(0))
+        return lax.dynamic_slice(planes, start, (1, size, size, planes.shape[-1]))[0]
+
+    return jax.vmap(one)(crops.plane, crops.corner)
+
+
+def make_batch(
+    planes: Planes, crops: Crops, *, crop_size: int, normalization: Normalization
+) -> Batch:
+    """Cuts, normalises and augments one batch; runs inside the jitted step.
+
+    Args:
+      planes: slices at least as large as a crop.
+      crops: which slice, corner and symmetry each crop has.
+      crop_size: side of a crop.
+      normalization: of the grey values.
+    """
+    image = _cut(planes.image[..., None], crops, crop_size).astype(jnp.float32)
+    label = flip_turn(_cut(planes.label, crops, crop_size), crops.symmetry)
+    return Batch(
+        image=flip_turn(normalization(image), crops.symmetry),
+        target=(label == 1).astype(jnp.float32),
+        valid=(label != UNLABELLED).astype(jnp.float32),
+    )

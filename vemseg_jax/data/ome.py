@@ -1,0 +1,85 @@
+"""OME-Zarr 0.5 metadata of images, labels and the list of labels."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from yaozarrs import v05
+
+from vemseg_jax.data.atomic import write_json
+from vemseg_jax.errors import InputError
+
+AXES = ("z", "y", "x")
+UNIT = "nanometer"
+# Transparent background and unlabelled; the structure in one of these, by its name.
+_PALETTE = (
+    (0, 114, 178, 160),
+    (230, 159, 0, 160),
+    (0, 158, 115, 160),
+    (204, 121, 167, 160),
+    (86, 180, 233, 160),
+    (213, 94, 0, 160),
+)
+
+
+def multiscales(
+    name: str, *, voxel_size: tuple[float, float, float], levels: list[tuple[str, int, float]]
+) -> dict[str, Any]:
+    """The "ome" attribute of an image.
+
+    Args:
+      name: shown by viewers.
+      voxel_size: nm, zyx, of full resolution.
+      levels: array path, pixels of full resolution per pixel in y and x, and position of its
+        first pixel in full-resolution pixels, finest level first.
+    """
+    z, y, x = voxel_size
+    datasets = []
+    for path, factor, first in levels:
+        transformations: list[Any] = [v05.ScaleTransformation(scale=[z, y * factor, x * factor])]
+        if first:
+            transformations.append(
+                v05.TranslationTransformation(translation=[0.0, y * first, x * first])
+            )
+        datasets.append(v05.Dataset(path=path, coordinateTransformations=transformations))
+    axes: list[Any] = [v05.SpaceAxis(name=axis, unit=UNIT) for axis in AXES]
+    image = v05.Image(multiscales=[v05.Multiscale(name=name, axes=axes, datasets=datasets)])
+    return image.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def image_label(name: str) -> dict[str, Any]:
+    """The "image-label" entry of a label's "ome": 0 and 255 transparent, 1 coloured by name."""
+    colour = _PALETTE[zlib.crc32(name.removesuffix("_pred").encode()) % len(_PALETTE)]
+    rgba = {0: (0, 0, 0, 0), 1: colour, 255: (0, 0, 0, 0)}
+    return {
+        "version": "0.5",
+        "colors": [{"label-value": value, "rgba": list(c)} for value, c in rgba.items()],
+        "source": {"image": "../../"},
+    }
+
+
+def write_group(directory: Path, attributes: dict[str, Any]) -> None:
+    """Writes a group's zarr.json in one step, its "ome" attribute validated before."""
+    if "ome" in attributes:
+        v05.OMEAttributes.model_validate(attributes)
+    write_json(
+        directory / "zarr.json",
+        {"zarr_format": 3, "node_type": "group", "attributes": attributes},
+    )
+
+
+def read_group(directory: Path) -> dict[str, Any]:
+    """The attributes in a group's zarr.json.
+
+    Raises:
+      InputError: it is missing, not JSON, or describes something else.
+    """
+    path = directory / "zarr.json"
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["node_type"] != "group" or value["zarr_format"] != 3:
+            raise KeyError
+        return dict(value.get("attributes", {}))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the metadata of a Zarr 3 group") from error

@@ -1,0 +1,139 @@
+"""Crop positions that hold the structure, drawn without rejection."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from vemseg_jax.errors import InputError
+
+STRUCTURE = 1
+
+
+class Crops(NamedTuple):
+    """One batch of crops: `plane [b]`, `corner [b, 2]` (y, x) and `symmetry [b]` in [0, 8)."""
+
+    plane: np.ndarray
+    corner: np.ndarray
+    symmetry: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """A set of crop corners of one slice as runs of consecutive flat positions.
+
+    `starts [r]` flat index of each run's first corner, `ends [r]` how many corners there are up
+    to and with each run, `width` corners per row. A slice of millions of corners takes some
+    thousand runs, and the k-th corner is found by bisection.
+    """
+
+    starts: np.ndarray
+    ends: np.ndarray
+    width: int
+
+    @property
+    def total(self) -> int:
+        """How many corners the set holds."""
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def corner(self, k: int) -> tuple[int, int]:
+        """The (y, x) of the k-th corner, `0 <= k < total`."""
+        run = int(np.searchsorted(self.ends, k, side="right"))
+        before = int(self.ends[run - 1]) if run else 0
+        return divmod(int(self.starts[run]) + k - before, self.width)
+
+
+def _positions(allowed: np.ndarray) -> Positions:
+    flat = np.concatenate([[0], allowed.ravel().astype(np.int8), [0]])
+    edges = np.flatnonzero(np.diff(flat))
+    starts, stops = edges[::2], edges[1::2]
+    return Positions(starts=starts, ends=np.cumsum(stops - starts), width=allowed.shape[1])
+
+
+def _any_in_window(mask: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """Whether any of `size` consecutive entries is set, for every start along an axis."""
+    shape = list(mask.shape)
+    shape[axis] = 1
+    total = np.concatenate([np.zeros(shape, np.int32), np.cumsum(mask, axis, dtype=np.int32)], axis)
+    count = mask.shape[axis] - size + 1
+    low = np.take(total, np.arange(count), axis)
+    return np.take(total, np.arange(count) + size, axis) > low
+
+
+def crop_positions(mask: np.ndarray, crop_size: int) -> tuple[Positions, Positions]:
+    """Corners whose crop holds a pixel of `mask [h, w]`, and corners whose crop holds none."""
+    holds = _any_in_window(_any_in_window(mask, crop_size, 0), crop_size, 1)
+    return _positions(holds), _positions(~holds)
+
+
+class CropSampler:
+    """Draws batches of crops: a pure function of (seed, step).
+
+    Each crop draws one of the structures, then one of the slices that hold it, both uniformly,
+    then uniformly one of the positions whose crop holds at least one of its pixels. With
+    `empty_probability` it is drawn instead from the positions without the structure, uniformly
+    over labelled slices that have such positions. (The reference draws positions until one
+    holds structure and lets an empty one pass with this probability *per try*, which keeps more
+    empty crops than it says.)
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        structures: tuple[str, ...],
+        *,
+        crop_size: int,
+        batch_size: int,
+        empty_probability: float,
+        seed: int,
+    ):
+        """Indexes the positions.
+
+        Args:
+          labels: `[n, h, w, c]` uint8: 1 structure, 0 background, 255 not labelled or ignored.
+          structures: the c names, for messages.
+          crop_size: side of a crop, at most h and w.
+          batch_size: crops per batch.
+          empty_probability: of each crop, in [0, 1).
+          seed: with the step, decides everything.
+
+        Raises:
+          InputError: a structure that no slice holds.
+        """
+        self._batch_size, self._seed = batch_size, seed
+        self._empty_probability = empty_probability
+        self._holding: list[list[tuple[int, Positions]]] = []
+        self._empty: list[list[tuple[int, Positions]]] = []
+        for channel, name in enumerate(structures):
+            holding, empty = [], []
+            for n, plane in enumerate(labels[..., channel]):
+                if np.all(plane == 255):
+                    continue
+                holds, lacks = crop_positions(plane == STRUCTURE, crop_size)
+                holding += [(n, holds)] if holds.total else []
+                empty += [(n, lacks)] if lacks.total else []
+            if not holding:
+                raise InputError(
+                    f"structure {name!r} has no pixel on any training slice; label slices that "
+                    "show it or drop it from --config.data.structures"
+                )
+            self._holding.append(holding)
+            self._empty.append(empty)
+
+    def __call__(self, step: int) -> Crops:
+        """The crops of one step, the same whenever and wherever they are asked for."""
+        rng = np.random.default_rng([self._seed, step])
+        chosen = [self._draw(rng) for _ in range(self._batch_size)]
+        return Crops(
+            plane=np.asarray([plane for plane, _ in chosen], np.int32),
+            corner=np.asarray([corner for _, corner in chosen], np.int32),
+            symmetry=rng.integers(0, 8, self._batch_size, dtype=np.int32),
+        )
+
+    def _draw(self, rng: np.random.Generator) -> tuple[int, tuple[int, int]]:
+        channel = int(rng.integers(len(self._holding)))
+        choices = self._holding[channel]
+        if rng.random() < self._empty_probability and self._empty[channel]:
+            choices = self._empty[channel]
+        plane, positions = choices[int(rng.integers(len(choices)))]
+        return plane, positions.corner(int(rng.integers(positions.total)))

@@ -1,0 +1,1 @@
+"""Scores of predicted volumes, and the tables and plots that show them."""

@@ -1,0 +1,43 @@
+"""The folder that an evaluation is written to."""
+
+import json
+import os
+from pathlib import Path
+
+from vemseg_jax.data.volume import Volume
+from vemseg_jax.errors import InputError
+
+FORMAT = "vemseg evaluation 1"
+
+
+def check_output(volume: Volume, output: str | os.PathLike[str] | None, *, overwrite: bool) -> Path:
+    """The folder to write: `output`, or NAME-evaluation beside the volume.
+
+    Raises:
+      InputError: it exists and may not be replaced, or it overlaps the volume.
+    """
+    path = volume.path if volume.path.name not in ("", "..") else volume.path.resolve()
+    name = path.name.removesuffix(".zarr").removesuffix(".ome")
+    folder = Path(output) if output else path.with_name(name + "-evaluation")
+    inside, around = folder.resolve(), volume.path.resolve()
+    if inside.is_relative_to(around) or around.is_relative_to(inside):
+        raise InputError(
+            f"--output={folder}: overlaps the volume {volume.path}; name a folder of its own"
+        )
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if not overwrite:
+            raise InputError(f"--output={folder}: exists; name another folder or give --overwrite")
+        if not _is_evaluation(folder):
+            raise InputError(
+                f"--output={folder}: exists and holds no earlier evaluation, so --overwrite does "
+                "not replace it; name another folder"
+            )
+    return folder
+
+
+def _is_evaluation(folder: Path) -> bool:
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(summary, dict) and summary.get("format") == FORMAT

@@ -1,0 +1,192 @@
+"""Segments the slices of a volume with a trained network."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vemseg_jax.data.label_writer import create_label
+from vemseg_jax.data.preprocessing import downsample_mask
+from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.infer import tiling
+from vemseg_jax.infer.trained import Description, Trained, load_trained
+from vemseg_jax.models.registry import create_model, model_name
+from vemseg_jax.progress import track
+
+READ_AHEAD = 3
+SUFFIX = "_pred"
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """How to predict.
+
+    Attributes:
+      resolution: "training", or "full" for full resolution (with the training scale made from
+        it by the rule for labels).
+      batch_size: windows per call of the network.
+      suffix: added to a structure's name for the result.
+      overwrite: replace an existing result.
+    """
+
+    resolution: str = TRAINING
+    batch_size: int = 8
+    suffix: str = SUFFIX
+    overwrite: bool = False
+
+
+def check_volume(volume: Volume, description: Description) -> None:
+    """Refuses a volume that the network cannot be applied to."""
+    if volume.downsample != description.downsample:
+        raise InputError(
+            f"{volume.path} has downsample {volume.downsample}, but the network was trained at "
+            f"downsample {description.downsample}; convert the volume with "
+            f"--downsample={description.downsample}"
+        )
+    found, trained = volume.voxel_size[1:], description.voxel_size[1:]
+    if any(abs(a - b) > 0.2 * b for a, b in zip(found, trained, strict=True)):
+        raise InputError(
+            f"{volume.path} has pixels of {found[0]:g} x {found[1]:g} nm, but the network was "
+            f"trained on {trained[0]:g} x {trained[1]:g} nm; they must agree within 20 %"
+        )
+
+
+def read_ahead(store, slices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (z, plane) in order while the next few slices are being read.
+
+    Raises:
+      InputError: a slice that cannot be read; names it.
+    """
+    pending = []
+    for n in range(len(slices) + READ_AHEAD):
+        if n < len(slices):
+            pending.append((slices[n], store[slices[n]].read()))
+        if n >= READ_AHEAD or n >= len(slices):
+            if not pending:
+                return
+            z, future = pending.pop(0)
+            try:
+                yield z, future.result()
+            except ValueError as error:
+                raise InputError(f"slice {z} of the volume cannot be read: {error}") from error
+
+
+def plane_predictor(
+    trained: Trained, *, shape: tuple[int, int], scale: int, dtype_max: int, batch_size: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a raw slice `[h, w]` to probabilities `[h, w, c]`.
+
+    Args:
+      trained: network and description.
+      shape: (h, w) of the slices.
+      scale: the slices' pixels per network pixel: 1 at training scale, or the network's
+        `downsample` at full resolution.
+      dtype_max: the largest grey value of the slices' type.
+      batch_size: windows per call.
+    """
+    description = trained.description
+    kernel = description.crop_size * scale
+    plan = tiling.plan_windows(shape, kernel=kernel, stride=kernel // tiling.STRIDE_SHARE)
+    model = create_model(description.model, dtype=description.precision)
+    forward = tiling.make_forward(model.apply, trained.variables, input_size=description.crop_size)
+    batch_size = min(batch_size, len(plan.corners))
+    normalization = dataclasses.replace(description.normalization, dtype_max=dtype_max)
+
+    def predict(plane: np.ndarray) -> np.ndarray:
+        image = normalization(plane.astype(np.float32))
+        return tiling.predict_plane(forward, image, plan=plan, batch_size=batch_size)
+
+    return predict
+
+
+def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequence[int]) -> dict:
+    description = trained.description
+    # Slice numbers of another volume mean nothing here.
+    same = Path(description.volume).resolve() == volume.path.resolve()
+    return {
+        "structure": structure,
+        "labelled_slices": list(slices),
+        "training_slices": list(description.train_slices) if same else [],
+        "validation_slices": list(description.val_slices) if same else [],
+        "training_volume": description.volume,
+        "model": model_name(description.model),
+        "checkpoint": f"{trained.workdir} {trained.which} step {trained.step}",
+        "window": description.crop_size,
+        "stride": description.crop_size // tiling.STRIDE_SHARE,
+    }
+
+
+def _chosen(volume: Volume, slices: Sequence[int]) -> list[int]:
+    depth = volume.shape[0]
+    if outside := [z for z in slices if not 0 <= z < depth]:
+        raise InputError(f"--slices names {outside}; {volume.path} has slices 0 to {depth - 1}")
+    return sorted(set(slices)) if slices else list(range(depth))
+
+
+def predict_volume(
+    volume_path: Path,
+    workdir: Path,
+    *,
+    which: str | None = None,
+    slices: Sequence[int] = (),
+    options: PredictOptions,
+) -> list[str]:
+    """Segments slices and stores each structure as a label image of the volume.
+
+    Slices pass through the reference's sliding window (windows of the training crop, at a
+    quarter of its size, averaged uniformly, `> 0.5`), streamed: a few are in memory at a time.
+    A run that dies leaves no label behind.
+
+    Args:
+      volume_path: a converted volume.
+      workdir: the folder of a training run.
+      which: its "best" or "latest" checkpoint; None takes the best if there is one.
+      slices: z to predict; empty for all.
+      options: see `PredictOptions`.
+
+    Returns:
+      The names of the label images written, such as `nuclei_pred`.
+
+    Raises:
+      InputError: anything that does not fit; see the message.
+    """
+    volume = open_volume(volume_path)
+    trained = load_trained(workdir, which)
+    check_volume(volume, trained.description)
+    chosen = _chosen(volume, slices)
+    full = options.resolution == FULL and volume.downsample != 1
+    level = FULL if full else TRAINING
+    predict = plane_predictor(
+        trained,
+        shape=volume.plane_shape(level),
+        scale=volume.downsample if full else 1,
+        dtype_max=volume.dtype_max,
+        batch_size=options.batch_size,
+    )
+    structures = trained.description.structures
+    names = [structure + options.suffix for structure in structures]
+    with contextlib.ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                create_label(
+                    volume,
+                    name,
+                    levels=(FULL, TRAINING) if full else (TRAINING,),
+                    kind="prediction",
+                    attributes=_attributes(trained, volume, structure, chosen),
+                    overwrite=options.overwrite,
+                )
+            )
+            for name, structure in zip(names, structures, strict=True)
+        ]
+        planes = read_ahead(volume.image(level), chosen)
+        for z, plane in track(planes, total=len(chosen), what="predicting", unit="slice"):
+            mask = tiling.to_mask(predict(plane))
+            for channel, writer in enumerate(writers):
+                writer.write(z, level, mask[..., channel])
+                if full:
+                    writer.write(z, TRAINING, downsample_mask(mask[..., channel]))
+    return names

@@ -1,0 +1,107 @@
+"""A trained network with all that inference needs to know about it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vemseg_jax import __version__
+from vemseg_jax.checkpoint import BEST, LATEST, open_checkpoints
+from vemseg_jax.config import plain
+from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.errors import InputError
+from vemseg_jax.models import registry, torch_import
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a checkpoint says of itself.
+
+    Attributes:
+      model: the network's configuration.
+      structures: what each output channel segments.
+      crop_size: side of the windows it was trained on, training-scale pixels.
+      downsample: full-resolution pixels per training-scale pixel, 4 or 1.
+      voxel_size: zyx in nm at full resolution, of the training volume.
+      normalization: of the grey values.
+      precision: type of activations.
+      train_slices, val_slices: z in the training volume; they are no test data.
+      volume: the training volume, as given.
+      config: the whole experiment, plain values.
+    """
+
+    model: registry.ModelConfig
+    structures: tuple[str, ...]
+    crop_size: int
+    downsample: int
+    voxel_size: tuple[float, float, float]
+    normalization: Normalization
+    precision: str
+    train_slices: tuple[int, ...]
+    val_slices: tuple[int, ...]
+    volume: str
+    config: dict[str, Any]
+
+    def to_meta(self, *, step: int, val_dice: dict[str, float]) -> dict[str, Any]:
+        """As JSON values, with the step and the validation Dice per structure."""
+        values = {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        values["model"] = plain(registry.model_to_dict(self.model))
+        return {**values, "step": step, "val_dice": val_dice, "version": __version__}
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> "Description":
+        """The inverse of `to_meta`."""
+        values = {f.name: meta[f.name] for f in dataclasses.fields(cls)}
+        for name in ("structures", "voxel_size", "train_slices", "val_slices"):
+            values[name] = tuple(values[name])
+        values["model"] = registry.model_from_dict(meta["model"])
+        values["normalization"] = Normalization(**meta["normalization"])
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Description, weights (`{"params", "batch_stats"}`) and where they came from."""
+
+    description: Description
+    variables: dict[str, Any]
+    workdir: Path
+    which: str
+    step: int
+
+
+def load_trained(workdir: Path, which: str | None) -> Trained:
+    """Reads a checkpoint of a training folder.
+
+    Args:
+      workdir: the folder of the run.
+      which: "best", "latest", or None for the best if a validation chose one, else the latest.
+
+    Raises:
+      InputError: no checkpoint, or one whose weights do not fit the network it names.
+    """
+    checkpoints = open_checkpoints(workdir)
+    with checkpoints:
+        which = which or (BEST if checkpoints.step(BEST) is not None else LATEST)
+        meta = checkpoints.meta(which)
+        try:
+            description = Description.from_meta(meta)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{workdir}: the {which!r} checkpoint lacks a description this version can read "
+                f"({error}); it was written by version {meta.get('version', 'unknown')}"
+            ) from error
+        shapes = torch_import.variable_shapes(description.model)
+        template = {name: shapes[name] for name in ("params", "batch_stats")}
+        variables, _ = checkpoints.restore(which, variables=template)
+    check_weights(variables, template, where=f"{workdir} ({which})")
+    return Trained(description, variables, workdir, which, int(meta["step"]))
+
+
+def check_weights(variables: Any, template: Any, *, where: str) -> None:
+    """Refuses weights of another network."""
+    found = jax.tree_util.tree_map(lambda x: x.shape, variables)
+    expected = jax.tree_util.tree_map(lambda x: x.shape, template)
+    if found != expected:
+        raise InputError(f"{where}: the saved weights belong to another network than described")

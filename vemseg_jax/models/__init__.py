@@ -1,0 +1,1 @@
+"""Networks as Flax Linen modules, behind `registry.create_model`."""

@@ -1,0 +1,148 @@
+"""Layers that every network shares, equal to torch's in layout-free arithmetic. NHWC inside."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# torch's BatchNorm2d defaults; flax.linen.BatchNorm has other ones.
+BATCH_NORM_EPSILON = 1e-5
+BATCH_NORM_MOMENTUM = 0.1
+
+Dtype = Any
+
+
+def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
+    """Initialiser U(-1/sqrt(fan_in), 1/sqrt(fan_in)), torch's default for convolutions."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> jax.Array:
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
+    """Convolves `x: [b, h, w, c]` with `kernel: [kh, kw, c, features]`, zero padding."""
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(padding, padding), (padding, padding)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+class Conv(nn.Module):
+    """2D convolution `[b, h, w, c] -> [b, h', w', features]` with zero padding and a bias."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    padding: int | None = None
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the convolution; `padding=None` keeps the size at stride 1."""
+        size, channels = self.kernel_size, x.shape[-1]
+        init = uniform_fan_in(size * size * channels)
+        kernel = self.param("kernel", init, (size, size, channels, self.features), jnp.float32)
+        bias = self.param("bias", init, (self.features,), jnp.float32)
+        padding = size // 2 if self.padding is None else self.padding
+        y = conv2d(
+            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=padding
+        )
+        return y + bias.astype(self.dtype)
+
+
+class ConvTranspose2x(nn.Module):
+    """Transposed convolution with a 2 x 2 kernel and stride 2: `[b, h, w, c] -> [b, 2h, 2w, f]`.
+
+    Windows do not overlap, so it is one matrix product per pixel and an interleave, far cheaper
+    than a dilated convolution. Parameter `kernel: [c, 2, 2, features]`.
+    """
+
+    features: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the transposed convolution."""
+        b, h, w, c = x.shape
+        # torch takes the fan-in of a transposed convolution from its (in, out, kh, kw) layout.
+        init = uniform_fan_in(4 * self.features)
+        kernel = self.param("kernel", init, (c, 2, 2, self.features), jnp.float32)
+        bias = self.param("bias", init, (self.features,), jnp.float32)
+        y = jnp.einsum("bhwc,cijf->bhiwjf", x.astype(self.dtype), kernel.astype(self.dtype))
+        return y.reshape(b, 2 * h, 2 * w, self.features) + bias.astype(self.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with torch's conventions, over all axes but the last.
+
+    Normalises with the biased variance of the batch and keeps the *unbiased* one in the running
+    statistics, momentum 0.1, epsilon 1e-5 (`torch.nn.BatchNorm2d`; flax keeps the biased one).
+    Statistics and parameters stay float32 whatever the input's type.
+    Source: Ioffe and Szegedy 2015.
+    """
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Normalises; with `train` uses and records the statistics of this batch."""
+        features = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        mean_var = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        var_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        if train:
+            mean, var = _batch_moments(x.astype(wide))
+            if not self.is_initializing():
+                count = x.size // x.shape[-1]
+                unbiased = var * (count / max(count - 1, 1))
+                keep = 1 - BATCH_NORM_MOMENTUM
+                mean_var.value = keep * mean_var.value + BATCH_NORM_MOMENTUM * mean
+                var_var.value = keep * var_var.value + BATCH_NORM_MOMENTUM * unbiased
+        else:
+            mean, var = mean_var.value, var_var.value
+        factor = scale * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        return (x.astype(wide) * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and biased variance per channel; two passes, since E[x^2] - E[x]^2 cancels."""
+    axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axes)
+    return mean, jnp.mean(jnp.square(x - mean), axes)
+
+
+def max_pool2x(x: jax.Array) -> jax.Array:
+    """Maximum over 2 x 2 windows of `[b, h, w, c]`; an odd last row or column is dropped."""
+    b, h, w, c = x.shape
+    x = x[:, : h // 2 * 2, : w // 2 * 2]
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    return x.max((2, 4))
+
+
+def pad_to(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Pads `[b, h, w, c]` with zeros to `shape`, the odd pixel at the bottom and the right."""
+    rows, cols = shape[0] - x.shape[1], shape[1] - x.shape[2]
+    if rows == 0 and cols == 0:
+        return x
+    return jnp.pad(
+        x, ((0, 0), (rows // 2, rows - rows // 2), (cols // 2, cols - cols // 2), (0, 0))
+    )
+
+
+def pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
+    """Pads `[b, h, w, c]` at the bottom and right, repeating the edge, to whole multiples."""
+    rows, cols = -x.shape[1] % multiple, -x.shape[2] % multiple
+    if rows == 0 and cols == 0:
+        return x
+    return jnp.pad(x, ((0, 0), (0, rows), (0, cols), (0, 0)), mode="edge")

@@ -1,0 +1,81 @@
+"""Every network by name: its configuration and how it is built."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from vemseg_jax.errors import InputError
+from vemseg_jax.models import resunet, unet
+
+ModelConfig = unet.SmallUNetConfig | unet.UNetConfig | resunet.ResUNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One registered network."""
+
+    config: type
+    make: Callable[[Any, Any], nn.Module]
+
+
+MODELS: Mapping[str, Entry] = {
+    "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet),
+    "unet": Entry(unet.UNetConfig, unet.make_unet),
+    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet),
+}
+
+
+def model_name(config: ModelConfig) -> str:
+    """The registered name of a configuration's network."""
+    for name, entry in MODELS.items():
+        if entry.config is type(config):
+            return name
+    raise InputError(
+        f"model configuration of type {type(config).__name__}; choose from: "
+        + ", ".join(entry.config.__name__ for entry in MODELS.values())
+    )
+
+
+def model_config(name: str, **options: Any) -> ModelConfig:
+    """The configuration of the network `name`, with `options` over its defaults.
+
+    Raises:
+      InputError: unknown name or option; the message lists the choices.
+    """
+    if name not in MODELS:
+        raise InputError(f"model {name!r} is unknown; choose from: {', '.join(sorted(MODELS))}")
+    known = {field.name for field in dataclasses.fields(MODELS[name].config)}
+    if unknown := sorted(set(options) - known):
+        raise InputError(
+            f"model {name!r} has no option {', '.join(map(repr, unknown))}; "
+            f"choose from: {', '.join(sorted(known))}"
+        )
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    return MODELS[name].config(**options)
+
+
+def model_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """The configuration as plain values, `name` included, for JSON."""
+    return {"name": model_name(config), **dataclasses.asdict(config)}
+
+
+def model_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """The inverse of `model_to_dict`."""
+    return model_config(**values)
+
+
+def create_model(config: ModelConfig, *, dtype: Any = jnp.float32) -> nn.Module:
+    """Builds the network of a configuration.
+
+    Args:
+      config: one of the registered configuration dataclasses.
+      dtype: the type of activations and products; parameters and statistics stay float32.
+
+    Returns:
+      A Linen module: `module.apply(variables, image, train=bool)` with `image: [b, h, w, c]`
+      gives a dict with `prob` and `logits`, `[b, h, w, num_classes]`, and any extra heads.
+    """
+    return MODELS[model_name(config)].make(config, dtype)

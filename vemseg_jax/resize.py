@@ -1,0 +1,68 @@
+"""Bilinear resizing as the reference systems do it, for images, masks and feature maps."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@lru_cache(maxsize=64)
+def _axis_weights(size: int, new_size: int) -> np.ndarray:
+    """Half-pixel-centre linear interpolation along one axis: a matrix [new_size, size]."""
+    centre = (np.arange(new_size) + 0.5) * (size / new_size) - 0.5
+    centre = np.clip(centre, 0, size - 1)
+    low = np.minimum(np.floor(centre).astype(int), size - 1)
+    high = np.minimum(low + 1, size - 1)
+    fraction = centre - low
+    weights = np.zeros((new_size, size))
+    rows = np.arange(new_size)
+    np.add.at(weights, (rows, low), 1 - fraction)
+    np.add.at(weights, (rows, high), fraction)
+    return weights
+
+
+def resize_bilinear(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Resizes `x: [..., h, w, c]` to `[..., *shape, c]`, half-pixel centres, no antialiasing.
+
+    The convention of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`:
+    shrinking by 4 is the mean of the two middle pixels of every four, in each axis. Edge pixels
+    are repeated beyond the border.
+    """
+    rows = jnp.asarray(_axis_weights(x.shape[-3], shape[0]), x.dtype)
+    cols = jnp.asarray(_axis_weights(x.shape[-2], shape[1]), x.dtype)
+    x = jnp.einsum("ih,...hwc->...iwc", rows, x, precision="highest")
+    return jnp.einsum("jw,...iwc->...ijc", cols, x, precision="highest")
+
+
+def _upsample_axis(x: jax.Array, axis: int) -> jax.Array:
+    """Doubles one axis with the end points of both grids aligned.
+
+    Output 2k lies k / (2n - 1) before input k, output 2k + 1 lies (n - 1 - k) / (2n - 1) after
+    it. Written with shifts instead of a gather, whose gradient is a slow scatter.
+    """
+    n = x.shape[axis]
+    if n == 1:
+        return jnp.repeat(x, 2, axis=axis)
+    shape = [1] * x.ndim
+    shape[axis] = n
+    k = np.arange(n)
+    before = jnp.asarray((k / (2 * n - 1)).reshape(shape), x.dtype)
+    after = jnp.asarray(((n - 1 - k) / (2 * n - 1)).reshape(shape), x.dtype)
+    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+    last = jax.lax.slice_in_dim(x, n - 1, n, axis=axis)
+    previous = jnp.concatenate([first, jax.lax.slice_in_dim(x, 0, n - 1, axis=axis)], axis)
+    following = jnp.concatenate([jax.lax.slice_in_dim(x, 1, n, axis=axis), last], axis)
+    even = x + before * (previous - x)
+    odd = x + after * (following - x)
+    out = jnp.stack([even, odd], axis + 1)
+    return out.reshape(*x.shape[:axis], 2 * n, *x.shape[axis + 1 :])
+
+
+def upsample2x_aligned(x: jax.Array) -> jax.Array:
+    """Doubles `x: [b, h, w, c]` to `[b, 2h, 2w, c]`, bilinear with `align_corners=True`.
+
+    The up-sampling of the reference U-Nets. It depends on the size of the map: a network that
+    uses it is not exactly translation-equivariant.
+    """
+    return _upsample_axis(_upsample_axis(x, 1), 2)

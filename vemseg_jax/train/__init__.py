@@ -1,0 +1,1 @@
+"""Training state, schedules, steps and the loop around them."""

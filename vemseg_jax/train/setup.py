@@ -1,0 +1,190 @@
+"""Everything a training run needs before its first step."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
+from vemseg_jax.config import ExperimentConfig, differences, plain
+from vemseg_jax.data import input_pipeline, normalization
+from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.sampling import CropSampler
+from vemseg_jax.data.split import Split, split_slices
+from vemseg_jax.data.volume import Volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.infer.trained import Description
+from vemseg_jax.models import registry
+from vemseg_jax.train.optimizer import create_optimizer
+from vemseg_jax.train.state import TrainState, create_state
+from vemseg_jax.train.supervised import make_step
+from vemseg_jax.train.validate import make_validator
+
+CONFIG_NAME = "config.json"
+# Fields that change neither the weights nor which of them are best.
+FREE_FIELDS = ("train.log_every", "train.checkpoint_every")
+
+
+@dataclasses.dataclass
+class Run:
+    """The parts of one training run, ready to go."""
+
+    config: ExperimentConfig
+    description: Description
+    step: Callable
+    sampler: CropSampler
+    planes: input_pipeline.Planes
+    validate: Callable[[dict], dict[str, float]] | None
+    checkpoints: Checkpoints
+    state: TrainState
+    best: float
+
+
+def load(
+    volume: Volume, config: ExperimentConfig
+) -> tuple[Split, dict[str, input_pipeline.Planes | None]]:
+    data = config.data
+    if data.z_range[1] > volume.shape[0]:
+        raise InputError(
+            f"--config.data.z_range={tuple(data.z_range)} goes beyond the "
+            f"{volume.shape[0]} slices of {volume.path}"
+        )
+    labelled = {z for name in data.structures for z in volume.labelled_slices(name)}
+    split = split_slices(sorted(labelled), data)
+    training = input_pipeline.load_slices(volume, data.structures, split.train).planes
+    val = input_pipeline.load_slices(volume, data.structures, split.val) if split.val else None
+    return split, {
+        "train": input_pipeline.pad_to_crop(training, data.crop_size),
+        "val": val.planes if val else None,
+    }
+
+
+def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Description:
+    low, high = config.data.z_range if any(config.data.z_range) else (0, volume.shape[0])
+    norm = normalization.combine(
+        volume.slice_mean[low:high], volume.slice_std[low:high], dtype_max=volume.dtype_max
+    )
+    return Description(
+        model=config.model,
+        structures=tuple(config.data.structures),
+        crop_size=config.data.crop_size,
+        downsample=volume.downsample,
+        voxel_size=tuple(volume.voxel_size),
+        normalization=norm,
+        precision=config.train.precision,
+        train_slices=split.train,
+        val_slices=split.val,
+        volume=str(config.data.volume),
+        config=plain_config(config),
+    )
+
+
+def plain_config(config: ExperimentConfig) -> dict[str, Any]:
+    """The configuration as JSON values, with the network's name."""
+    return {**plain(config), "model": plain(registry.model_to_dict(config.model))}
+
+
+def claim(workdir: Path, config: ExperimentConfig) -> None:
+    """Writes the configuration into a new folder, or checks it against an old run's."""
+    path, new = workdir / CONFIG_NAME, plain_config(config)
+    if path.exists():
+        try:
+            old = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} is no configuration of a run ({error})") from error
+        changed = [d for d in differences(old, new) if not d.startswith(FREE_FIELDS)]
+        if changed:
+            raise InputError(
+                f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
+                "choose a new --workdir, or give the same configuration to continue"
+            )
+        return
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, new)
+    except OSError as error:
+        raise InputError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+
+
+def prepare(
+    config: ExperimentConfig,
+    description: Description,
+    loaded: dict[str, input_pipeline.Planes | None],
+    checkpoints: Checkpoints,
+) -> Run:
+    data, options = config.data, config.train
+    model = registry.create_model(config.model, dtype=options.precision)
+    optimizer = create_optimizer(config.optimizer, steps=options.steps)
+    training = loaded["train"]
+    assert training is not None
+    sampler = CropSampler(
+        training.label,
+        tuple(data.structures),
+        crop_size=data.crop_size,
+        batch_size=options.batch_size,
+        empty_probability=data.empty_crop_probability,
+        seed=options.seed,
+    )
+    validate = None
+    if loaded["val"] is not None:
+        validate = make_validator(
+            model.apply,
+            loaded["val"],
+            description.structures,
+            crop_size=data.crop_size,
+            batch_size=options.batch_size,
+            normalization=description.normalization,
+        )
+    state = create_state(
+        model, optimizer, seed=options.seed, channels=getattr(config.model, "in_channels", 1)
+    )
+    state, best = _resume(state, description, checkpoints)
+    step = make_step(
+        model, optimizer, crop_size=data.crop_size, normalization=description.normalization
+    )
+    planes = jax.device_put(training)
+    return Run(config, description, step, sampler, planes, validate, checkpoints, state, best)
+
+
+def _resume(
+    state: TrainState, description: Description, checkpoints: Checkpoints
+) -> tuple[TrainState, float]:
+    """The state of the latest checkpoint and the best score so far, if there are any."""
+    if checkpoints.step(LATEST) is None:
+        return state, -math.inf
+    meta = checkpoints.meta(LATEST)
+    new = description.to_meta(step=meta["step"], val_dice=meta["val_dice"])
+    ignored = ("config", "version", "volume")
+    changed = differences(
+        {k: v for k, v in meta.items() if k not in ignored},
+        {k: v for k, v in json.loads(json.dumps(new)).items() if k not in ignored},
+    )
+    if changed:
+        raise InputError(
+            f"the checkpoint in --workdir was trained on another network or other data "
+            f"({'; '.join(changed)}); choose a new --workdir"
+        )
+    variables, opt_state = checkpoints.restore(
+        LATEST, variables=state.variables, optimizer=state.opt_state
+    )
+    state = TrainState(
+        step=np.asarray(meta["step"], np.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=opt_state,
+    )
+    best = checkpoints.step(BEST)
+    # A best checkpoint from beyond the resumed step is made again when that step comes.
+    score = mean_score(checkpoints.meta(BEST)["val_dice"]) if best is not None else -math.inf
+    return jax.device_put(state), score
+
+
+def mean_score(val_dice: dict[str, float]) -> float:
+    """Mean over structures, for ranking; a structure that no held-out slice shows counts 0."""
+    values = [0.0 if math.isnan(v) else v for v in val_dice.values()]
+    return float(np.mean(values)) if values else -math.inf
