@@ -5,7 +5,7 @@ import numpy as np
 from vemseg_jax.data import input_pipeline
 from vemseg_jax.data.augment import flip_turn
 from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.normalization import Normalization, combine, plane_statistics
+from vemseg_jax.data.normalization import Normalization, combine, slice_statistics
 from vemseg_jax.data.sampling import Crops
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.data.volume_writer import create_volume
@@ -78,7 +78,7 @@ def test_slices_without_a_label_and_ignored_pixels_read_as_unlabelled(tmp_path):
 def test_normalisation_averages_over_images():
     rng = np.random.default_rng(0)
     planes = [rng.integers(0, 65536, (30, 20), np.uint16), rng.integers(9, 99, (9, 9), np.uint16)]
-    statistics = [plane_statistics(plane, 65535) for plane in planes]
+    statistics = [slice_statistics(plane) for plane in planes]
     norm = combine(*zip(*statistics, strict=True), dtype_max=65535)
     np.testing.assert_allclose(norm.mean, np.mean([p.mean() / 65535 for p in planes]), rtol=1e-12)
     np.testing.assert_allclose(

@@ -1,12 +1,16 @@
 """What every registered network must do."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry, torch_import
+from vemseg_jax.train.state import create_state
 
 SMALL = {
     "small_unet": {"base_channels": 4},
@@ -24,10 +28,11 @@ def _image(b, h, w, seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=(b, h, w, 1)), jnp.float32)
 
 
-def _variables(model, seed=0):
-    return jax.jit(lambda key: model.init(key, _image(1, 32, 32), train=False))(
-        jax.random.key(seed)
-    )
+@functools.cache
+def _variables(model):
+    optimizer = optax.sgd(1.0)
+    state = create_state(model, optimizer, seed=0, channels=1)
+    return state.variables
 
 
 def test_every_network_is_tested_here():

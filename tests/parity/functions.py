@@ -9,7 +9,7 @@ import numpy as np
 from tests.parity.result import Result, compare
 from tests.parity.weights import golden_state
 from vemseg_jax.data.augment import flip_turn
-from vemseg_jax.data.normalization import combine, plane_statistics
+from vemseg_jax.data.normalization import combine, slice_statistics
 from vemseg_jax.data.pairing import match_by_trailing_number
 from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
 from vemseg_jax.eval.metrics import stack_dice
@@ -83,7 +83,7 @@ def check_dataset_item(golden: Golden) -> Iterator[Result]:
     )
     yield compare("match/labeled", labeled, golden["match/labeled"], 0)
     yield compare("match/unlabeled", unlabeled, golden["match/unlabeled"], 0)
-    statistics = [plane_statistics(golden[k], 255) for k in ("image", "image2")]
+    statistics = [slice_statistics(golden[k]) for k in ("image", "image2")]
     norm = combine(*zip(*statistics, strict=True), dtype_max=255)
     yield compare("norm_mean_std", [norm.mean, norm.std], golden["f64/norm_mean_std"], 1e-7)
     for case in _cases(golden, "crop_i_j_hflip_vflip"):

@@ -251,8 +251,11 @@ def _open_ome_zarr(path: Path, *, label: bool) -> SliceSource:
 
 def _scale(multiscale: Any, dataset: Any, kept: list[int]) -> VoxelSize:
     """Voxel size in nm: the scale of level 0 times that of the whole, by the axes' units."""
-    scale = np.array(dataset.scale_transform.scale, float)
-    for transformation in multiscale.coordinateTransformations or ():
+    scale = np.ones(len(multiscale.axes))
+    for transformation in [
+        *dataset.coordinateTransformations,
+        *(multiscale.coordinateTransformations or ()),
+    ]:
         if transformation.type == "scale":
             scale = scale * np.array(transformation.scale, float)
     sizes = [tiff.nanometres(scale[i], multiscale.axes[i].unit) for i in kept]

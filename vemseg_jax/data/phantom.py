@@ -1,6 +1,25 @@
 """Procedural volume electron microscopy of a tissue, with ground truth for nuclei and nucleoli.
 
-DOCSTRING_NUMBERS
+After the breast biopsies of the design: nuclei cover about 20 % of a slice and nucleoli 0.3-1 %,
+always inside nuclei. At 4 nm and 6000 x 4000 pixels 20 % in 3-6 profiles of 400-800 pixels across
+cannot hold: 6 of 800 pixels are 12.6 %. The cover is kept, so nuclei are about 6000 nm
+(1500 pixels at 4 nm) wide.
+
+Nuclei and cytoplasm have the same range of greys, cell by cell, so that no threshold finds nuclei.
+Best Dice of nuclei with sigma and threshold chosen by the truth, on slices 4, 12, ..., 44 of the
+default 48 x 768 x 1024 field at 4x downsampling (mean over seeds 0-3, and the worst of them):
+
+    preset     threshold      Gaussian (sigma 1-32 pixels), then threshold
+    biopsy1    0.36 (0.39)    0.42 (0.47)
+    biopsy2    0.39 (0.45)    0.44 (0.50)
+    biopsy3    0.34 (0.36)    0.40 (0.44)
+
+Either polarity; all foreground scores 0.33. For nucleoli the same gives at most 0.14 and, after the
+Gaussian, 0.20-0.33 on average and 0.51 at worst.
+
+Nothing is stored: a slice is a pure function of the configuration and z. Placement and greys of the
+nuclei are chosen among random ones, so that small fields too hold their share; other textures are
+noise on lattices in 3D, so they go on smoothly from slice to slice.
 """
 
 import dataclasses
@@ -117,7 +136,7 @@ class PhantomConfig:
     """What to make: `preset`, `shape` in voxels zyx, `voxel_size` in nm zyx, and the seed.
 
     Raises:
-      InputError: unknown preset, sizes that are not positive, a seed outside [0, 2**63).
+      InputError: unknown preset, sizes that are not positive, a seed outside [0, 2**32).
     """
 
     preset: str = "biopsy1"
@@ -138,8 +157,13 @@ class PhantomConfig:
             raise InputError(
                 f"phantom voxel_size {self.voxel_size}: need three positive numbers of nm, z,y,x"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"phantom seed {self.seed}: need a whole number from 0 to 2**63 - 1")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"phantom seed {self.seed}: need a whole number from 0 to 2**32 - 1")
+
+    @property
+    def stream(self) -> int:
+        """The key of all random numbers: presets share no tissue, even at the same seed."""
+        return self.seed + (list(PRESETS).index(self.preset) << 32)
 
 
 class PhantomSlice(NamedTuple):
@@ -224,7 +248,7 @@ def _distance(offset: np.ndarray, shape: np.ndarray) -> np.ndarray:
 def _place(config: PhantomConfig, rng: np.random.Generator) -> _Placement:
     """One jittered lattice of nuclei: columns along z, neighbours out of step by a half.
 
-    With columns 1.5 diameters apart and nuclei 1.15 diameters apart within each, nuclei fill
+    With columns 1.5 diameters apart and nuclei 1.2 diameters apart within each, nuclei fill
     about a fifth of the volume, and almost every column shows a nucleus in every slice.
     """
     preset = PRESETS[config.preset]
@@ -233,12 +257,12 @@ def _place(config: PhantomConfig, rng: np.random.Generator) -> _Placement:
     pitch = d * np.array([1.2, 1.47, 1.47])
     low, count = -1.2 * pitch, np.ceil(extent / pitch).astype(int) + 4
     cells = np.stack(np.meshgrid(*map(np.arange, count), indexing="ij"), -1).reshape(-1, 3)
-    cells = cells.astype(np.float64)
-    cells[:, 0] += (0.5 * cells[:, 1] + 0.37 * cells[:, 2]) % 1
-    cells[:, 2] += 0.5 * (cells[:, 1] % 2)
-    jitter = rng.uniform(-1, 1, cells.shape) * np.array([0.05, 0.1, 0.1])
+    place = cells.astype(np.float64)
+    place[:, 0] += np.mod(0.5 * cells[:, 1] + 0.37 * cells[:, 2], 1.0)
+    place[:, 2] += 0.5 * (cells[:, 1] % 2)
+    jitter = rng.uniform(-1, 1, place.shape) * np.array([0.05, 0.1, 0.1])
     phase = rng.uniform(-1, 0, 3)
-    centre = (cells + jitter + phase) * pitch + low
+    centre = (place + jitter + phase) * pitch + low
     n = len(centre)
     shape, axes = _ellipsoids(rng, 0.5 * d * rng.uniform(0.93, 1.06, n), preset.elongation)
     size = axes.mean(axis=1)
@@ -314,7 +338,7 @@ class Phantom:
         columns = area / self.preset.diameter**2
         best, best_score = None, math.inf
         for index in range(max(1, min(candidates, int(40 * candidates / columns)))):
-            placement = _place(self.config, texture.generator(self.config.seed, 0, index))
+            placement = _place(self.config, texture.generator(self.config.stream, 0, index))
             nuclei, nucleoli = np.array([placement.cover(*p) for p in points]).T
             score = float(np.abs(nuclei - 0.2).max()) / 0.04 + abs(nuclei.mean() - 0.2) / 0.015
             score += abs(nucleoli.mean() - 0.006) / 0.0015
@@ -344,7 +368,7 @@ class Phantom:
         darker = 8 + 10 * max(self.preset.reticulum_share, 0.0)
         best, best_score = placement.tone, math.inf
         for index in range(16):
-            tone = texture.generator(self.config.seed, 5, index).random(placement.tone.shape)
+            tone = texture.generator(self.config.stream, 5, index).random(placement.tone.shape)
             nuclei = _between(self.preset.nucleus_grey, tone[owner, 0])
             cytoplasm = _between(self.preset.cytoplasm_grey, tone[owner, 1]) - darker
             score = _threshold_dice(np.where(inside, nuclei, cytoplasm), inside)
@@ -413,7 +437,7 @@ class Phantom:
         return {name: values.astype(np.float32) for name, values in fields.items()}
 
     def _noise(self, z: float, channel: int, spacing: tuple[float, float, float]) -> Any:
-        return texture.Noise(self._coarse, self.config.seed, z, channel, spacing)
+        return texture.Noise(self._coarse, self.config.stream, z, channel, spacing)
 
     def _warp(self, z: float) -> np.ndarray:
         """Displaced coordinates zyx of the coarse grid, `[3, y, x]`: no surface is a quadric."""

@@ -252,9 +252,9 @@ class Painter:
         self.pixel = math.sqrt(grid.step[0] * grid.step[1])
         self.fields, self.step = fields, step
         self.z = (z + 0.5) * config.voxel_size[0]
-        self._seed = config.seed
+        self._seed = config.stream
         self._noise: dict[int, Noise] = {}
-        self._shot = generator(config.seed, 1, z)
+        self._shot = generator(config.stream, 1, z)
         jitter = self._shot.standard_normal(2)
         self.brightness = preset.drift * (
             self._drift(2, 2500) + 0.5 * self._drift(3, 300) + 0.35 * jitter[0]

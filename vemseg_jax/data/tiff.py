@@ -3,6 +3,7 @@
 import logging
 import os
 import struct
+import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -201,11 +202,6 @@ def _check_page(path: Path, page: Any, *, label: bool) -> None:
     if label:
         if page.dtype is None or page.dtype.kind not in "uib":
             raise InputError(f"{path}: label of type {page.dtype}; an integer type is needed")
-        if photometric == "MINISWHITE" and page.bitspersample == 1:
-            raise InputError(
-                f"{path}: 1-bit label with white as 0, so which value is the structure is unclear;"
-                " save it as 8 bit"
-            )
         return
     if photometric != "MINISBLACK" and not _is_grey_ramp(page):
         raise InputError(
@@ -237,7 +233,8 @@ def _check_data(path: Path, page: Any) -> None:
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         if offset <= 0 or count <= 0 or offset + count > size:
             raise _truncated(path, f"page {page.index} lies beyond the end of the file")
-    if page.compression == 1 and sum(page.databytecounts) * 8 < page.size * page.bitspersample:
+    first = page.keyframe
+    if first.compression == 1 and sum(page.databytecounts) * 8 < first.size * first.bitspersample:
         raise _truncated(path, f"page {page.index} has too few bytes")
 
 
@@ -274,10 +271,11 @@ def _ome_voxel_size(xml: str) -> VoxelSize:
 
 
 class TiffReader:
-    """Reads slices of one TIFF stack; safe to call from several threads."""
+    """Reads slices of one TIFF stack, open while this lives; safe to call from threads."""
 
     def __init__(self, path: Path):
         self._tif = tifffile.TiffFile(path)
+        weakref.finalize(self, self._tif.close)
         self._tif.filehandle.set_lock(True)
         self._series = self._tif.series[0]
         self._contiguous = self._series.dataoffset is not None and len(self._tif.pages) == 1

@@ -19,6 +19,7 @@ from vemseg_jax.data.label_writer import (
     default_fill_value,
     list_labels,
 )
+from vemseg_jax.data.normalization import slice_statistics
 from vemseg_jax.data.preprocessing import FACTOR, downsample_image
 from vemseg_jax.data.volume import (
     DTYPE_MAX,
@@ -44,25 +45,7 @@ __all__ = [
     "check_output",
     "create_label",
     "create_volume",
-    "slice_statistics",
 ]
-
-
-def slice_statistics(plane: np.ndarray) -> tuple[float, float]:
-    """Mean and unbiased standard deviation of a uint8 or uint16 slice on the 0-1 scale.
-
-    The sums are integers and exact; rows are taken in blocks, so that no wide copy of the slice
-    is made.
-    """
-    rows = max(1, 2**18 // plane.shape[1])
-    total = squares = 0
-    for start in range(0, plane.shape[0], rows):
-        block = plane[start : start + rows].astype(np.uint64)
-        total += int(block.sum())
-        squares += int(np.square(block).sum())
-    n, dtype_max = plane.size, DTYPE_MAX[plane.dtype.name]
-    variance = (n * squares - total * total) / (n * max(n - 1, 1))
-    return total / n / dtype_max, variance**0.5 / dtype_max
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:

@@ -78,4 +78,5 @@ def create_model(config: ModelConfig, *, dtype: Any = jnp.float32) -> nn.Module:
       A Linen module: `module.apply(variables, image, train=bool)` with `image: [b, h, w, c]`
       gives a dict with `prob` and `logits`, `[b, h, w, num_classes]`, and any extra heads.
     """
-    return MODELS[model_name(config)].make(config, dtype)
+    # A copy of its own: flax hashes modules, and configurations can be edited.
+    return MODELS[model_name(config)].make(dataclasses.replace(config), dtype)

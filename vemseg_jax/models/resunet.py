@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from vemseg_jax.models import layers
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class ResUNetConfig:
     """ResUNet; 32,974,401 parameters with the reference's filters."""
 

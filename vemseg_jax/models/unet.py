@@ -10,7 +10,7 @@ from vemseg_jax.models import layers
 from vemseg_jax.resize import upsample2x_aligned
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class SmallUNetConfig:
     """U-Net with 3 levels; 269,009 parameters at 16 base channels."""
 
@@ -20,7 +20,7 @@ class SmallUNetConfig:
     bilinear: bool = True
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(unsafe_hash=True)
 class UNetConfig:
     """U-Net with 4 levels and a tanh head; 17,266,306 parameters at 64 base channels."""
 
