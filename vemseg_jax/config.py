@@ -112,6 +112,10 @@ def check_config(config: ExperimentConfig) -> None:
     low_high = tuple(data.z_range)
     ordered = len(low_high) == 2 and (low_high == (0, 0) or 0 <= low_high[0] < low_high[1])
     _require(ordered, "data.z_range", data.z_range, "(first, one past the last), first < last")
+    classes = getattr(config.model, "num_classes", None)
+    fits = classes == len(data.structures)
+    right = f"{len(data.structures)}, one channel for each of --config.data.structures"
+    _require(fits, "model.num_classes", classes, right)
     for name in ("num_train_slices", "num_val_slices"):
         _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
     rate = optimizer.learning_rate

@@ -1,10 +1,11 @@
 """How every binary starts and how it fails."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from absl import app
+from absl import app, flags
 
 from vemseg_jax.errors import InputError
 
@@ -26,12 +27,37 @@ def run(main: Callable[[], None]) -> None:
                     f"unexpected argument {argv[1]!r}; options are given as --name=value, see --help"
                 )
             main()
+            sys.stdout.flush()
         except InputError as error:
-            print("error: " + " ".join(str(error).split("\n")), file=sys.stderr)
-            sys.exit(INPUT_ERROR_STATUS)
+            _fail(error)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)
+        except BrokenPipeError:
+            # The reader of our output (such as `head`) has seen enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    app.run(guarded)
+    # jax tells of every accelerator it does not find.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    if any(argument in ("--help", "-help", "--helpfull", "-?") for argument in argv[1:]):
+        return app.parse_flags_with_usage(list(argv))
+    try:
+        return flags.FLAGS(list(argv))
+    except SystemExit:
+        raise
+    except Exception as error:  # a configuration file is code: anything can come out of it
+        _fail(error)
+        raise
+
+
+def _fail(error: Exception) -> None:
+    """Prints one line and exits."""
+    text = " ".join(str(error).split("\n")) or type(error).__name__
+    if isinstance(error, KeyError | AttributeError | TypeError):
+        text = f"{type(error).__name__}: {text}"
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(INPUT_ERROR_STATUS)

@@ -6,6 +6,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.config import ExperimentConfig
+from vemseg_jax.errors import InputError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -27,8 +29,15 @@ def main() -> None:
     """Trains, or continues a run that was stopped."""
     from vemseg_jax.train.loop import train
 
+    config = _CONFIG.value
+    if not isinstance(config, ExperimentConfig):
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        raise InputError(
+            f"--config={path} could not be loaded; give a Python file whose get_config() returns "
+            "an ExperimentConfig, such as configs/unet.py"
+        )
     logging.set_verbosity(logging.INFO)
-    train(_CONFIG.value, Path(_WORKDIR.value), tensorboard=_TENSORBOARD.value)
+    train(config, Path(_WORKDIR.value), tensorboard=_TENSORBOARD.value)
     print(f"done: predict with  vemseg-predict --checkpoint={_WORKDIR.value} --volume=...")
 
 

@@ -29,6 +29,7 @@ WORKERS = 3
 # The least at the training scale that a network can do anything with.
 MIN_SIDE = 8
 VOXEL_TOLERANCE = 0.01
+PRINTED_PAIRS = 30
 
 Item = TypeVar("Item")
 
@@ -230,7 +231,7 @@ def _print_pairing(
             )
             continue
         print(f"labels      {plan.name}: {len(plan.pairs)} slices, from {plan.source.path}")
-        rows += [(str(z), images.names[z], plan.name, plan.file(z)) for z in plan.pairs]
+        rows += _abridged([(str(z), images.names[z], plan.name, plan.file(z)) for z in plan.pairs])
     if len(rows) > 1:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
         for row in rows:
@@ -241,6 +242,15 @@ def _print_pairing(
             f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
             f" {dilation} pixels"
         )
+
+
+def _abridged(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows, or the first and last of a long list; the volume records every pair."""
+    if len(rows) <= PRINTED_PAIRS:
+        return rows
+    half = PRINTED_PAIRS // 2
+    left_out = len(rows) - 2 * half
+    return [*rows[:half], ("...", f"{left_out} more", rows[0][2], "..."), *rows[-half:]]
 
 
 def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:

@@ -17,6 +17,7 @@ from vemseg_jax.models.registry import create_model, model_name
 from vemseg_jax.progress import track
 
 READ_AHEAD = 3
+PIXEL_TOLERANCE = 0.2
 SUFFIX = "_pred"
 
 
@@ -39,18 +40,15 @@ class PredictOptions:
 
 
 def check_volume(volume: Volume, description: Description) -> None:
-    """Refuses a volume that the network cannot be applied to."""
-    if volume.downsample != description.downsample:
+    """Refuses a volume whose pixels at training scale are not those the network learned."""
+    found = [size * volume.downsample for size in volume.voxel_size[1:]]
+    learned = [size * description.downsample for size in description.voxel_size[1:]]
+    if any(abs(a - b) > PIXEL_TOLERANCE * b for a, b in zip(found, learned, strict=True)):
         raise InputError(
-            f"{volume.path} has downsample {volume.downsample}, but the network was trained at "
-            f"downsample {description.downsample}; convert the volume with "
-            f"--downsample={description.downsample}"
-        )
-    found, trained = volume.voxel_size[1:], description.voxel_size[1:]
-    if any(abs(a - b) > 0.2 * b for a, b in zip(found, trained, strict=True)):
-        raise InputError(
-            f"{volume.path} has pixels of {found[0]:g} x {found[1]:g} nm, but the network was "
-            f"trained on {trained[0]:g} x {trained[1]:g} nm; they must agree within 20 %"
+            f"{volume.path} has training-scale pixels of {found[0]:g} x {found[1]:g} nm "
+            f"(downsample {volume.downsample}), but the network learned pixels of "
+            f"{learned[0]:g} x {learned[1]:g} nm; convert with a --voxel_size and --downsample "
+            f"that bring them within {100 * PIXEL_TOLERANCE:.0f} %"
         )
 
 
@@ -132,7 +130,7 @@ def predict_volume(
     *,
     which: str | None = None,
     slices: Sequence[int] = (),
-    options: PredictOptions,
+    options: PredictOptions = PredictOptions(),
 ) -> list[str]:
     """Segments slices and stores each structure as a label image of the volume.
 

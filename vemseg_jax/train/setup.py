@@ -48,6 +48,11 @@ class Run:
 def load(
     volume: Volume, config: ExperimentConfig
 ) -> tuple[Split, dict[str, input_pipeline.Planes | None]]:
+    """Reads the slices to train on and those held out, all at training scale.
+
+    Raises:
+      InputError: labels or slices that are not there.
+    """
     data = config.data
     if data.z_range[1] > volume.shape[0]:
         raise InputError(
@@ -65,6 +70,7 @@ def load(
 
 
 def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Description:
+    """What the checkpoints of this run will say of themselves."""
     low, high = config.data.z_range if any(config.data.z_range) else (0, volume.shape[0])
     norm = normalization.combine(
         volume.slice_mean[low:high], volume.slice_std[low:high], dtype_max=volume.dtype_max
@@ -117,6 +123,7 @@ def prepare(
     loaded: dict[str, input_pipeline.Planes | None],
     checkpoints: Checkpoints,
 ) -> Run:
+    """Builds network, optimizer, sampler and compiled step, and resumes if there is a checkpoint."""
     data, options = config.data, config.train
     model = registry.create_model(config.model, dtype=options.precision)
     optimizer = create_optimizer(config.optimizer, steps=options.steps)

@@ -48,7 +48,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return following, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    return following, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
 
 def make_step(

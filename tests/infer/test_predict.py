@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+
+from tests.train.runs import small_config, write_volume
+from vemseg_jax.data.label_writer import create_label
+from vemseg_jax.data.preprocessing import downsample_mask
+from vemseg_jax.data.volume import FULL, TRAINING, open_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.infer import tiling
+from vemseg_jax.infer.predict import PredictOptions, plane_predictor, predict_volume
+from vemseg_jax.infer.trained import load_trained
+from vemseg_jax.models.registry import create_model
+from vemseg_jax.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A network trained at 4x, and its volume."""
+    folder = tmp_path_factory.mktemp("trained")
+    volume = write_volume(folder / "v.zarr", downsample=4, size=(40, 45))
+    train(small_config(volume, steps=2), folder / "run")
+    return volume, folder / "run"
+
+
+def test_every_slice_is_the_thresholded_sliding_window(trained):
+    path, workdir = trained
+    assert predict_volume(path, workdir) == ["nuclei_pred"]
+    volume, network = open_volume(path), load_trained(workdir, None)
+    found = volume.label("nuclei_pred", TRAINING).read().result()
+    assert found.shape == (6, 40, 45)
+    description = network.description
+    plan = tiling.plan_windows((40, 45), kernel=32, stride=8)
+    model = create_model(description.model)
+    forward = tiling.make_forward(model.apply, network.variables, input_size=32)
+    image = volume.image(TRAINING)[4].read().result().astype(np.float32)
+    norm = description.normalization
+    image = (image / 255 - norm.mean) / norm.std
+    prob = tiling.predict_plane(forward, image, plan=plan, batch_size=3)
+    near = np.abs(prob[..., 0] - 0.5) < 1e-5
+    np.testing.assert_array_equal(found[4][~near], (prob[..., 0] > 0.5)[~near])
+
+
+def test_the_result_says_where_it_came_from(trained):
+    path, workdir = trained
+    predict_volume(path, workdir, options=PredictOptions(suffix="_again_pred"))
+    info = open_volume(path).label_info("nuclei_again_pred")
+    assert info["kind"] == "prediction" and info["structure"] == "nuclei"
+    assert info["training_slices"] == [0, 5] and info["validation_slices"] == [2]
+    assert info["labelled_slices"] == list(range(6))
+
+
+def test_chosen_slices_leave_the_others_unlabelled(trained):
+    path, workdir = trained
+    predict_volume(path, workdir, slices=(1, 3), options=PredictOptions(suffix="_some_pred"))
+    volume = open_volume(path)
+    assert volume.labelled_slices("nuclei_some_pred") == (1, 3)
+    found = volume.label("nuclei_some_pred", TRAINING).read().result()
+    assert set(np.unique(found[[1, 3]])) <= {0, 1}
+    assert np.all(found[[0, 2, 4, 5]] == 255)
+
+
+def test_full_resolution_comes_with_the_training_scale(trained):
+    path, workdir = trained
+    options = PredictOptions(resolution=FULL, suffix="_full_pred")
+    predict_volume(path, workdir, slices=(1,), options=options)
+    volume = open_volume(path)
+    full = volume.label("nuclei_full_pred", FULL)[1].read().result()
+    assert full.shape == (160, 180)
+    small = volume.label("nuclei_full_pred", TRAINING)[1].read().result()
+    np.testing.assert_array_equal(small, downsample_mask(full))
+    predict = plane_predictor(
+        load_trained(workdir, None), shape=(160, 180), scale=4, dtype_max=255, batch_size=2
+    )
+    prob = predict(volume.image(FULL)[1].read().result())[..., 0]
+    near = np.abs(prob - 0.5) < 1e-5
+    np.testing.assert_array_equal(full[~near], (prob > 0.5)[~near])
+
+
+def test_slices_smaller_than_a_crop_are_predicted(trained, tmp_path):
+    path = write_volume(tmp_path / "small.zarr", size=(20, 33), downsample=4)
+    predict_volume(path, trained[1])
+    assert open_volume(path).label("nuclei_pred", TRAINING).shape == (6, 20, 33)
+
+
+def test_an_existing_result_stays_unless_overwritten(trained):
+    path, workdir = trained
+    options = PredictOptions(suffix="_twice_pred")
+    predict_volume(path, workdir, slices=(0,), options=options)
+    with pytest.raises(InputError, match=r"nuclei_twice_pred: exists already; give --overwrite"):
+        predict_volume(path, workdir, options=options)
+    assert open_volume(path).labelled_slices("nuclei_twice_pred") == (0,)
+    again = PredictOptions(suffix="_twice_pred", overwrite=True)
+    predict_volume(path, workdir, slices=(1,), options=again)
+    assert open_volume(path).labelled_slices("nuclei_twice_pred") == (1,)
+
+
+def test_a_prediction_that_fails_leaves_no_label(trained, monkeypatch):
+    path, workdir = trained
+
+    def broken(prob):
+        raise RuntimeError
+
+    monkeypatch.setattr(tiling, "to_mask", broken)
+    with pytest.raises(RuntimeError):
+        predict_volume(path, workdir, options=PredictOptions(suffix="_broken_pred"))
+    assert "nuclei_broken_pred" not in open_volume(path).label_names
+    assert not (path / "labels" / "nuclei_broken_pred").exists()
+
+
+def test_an_annotation_is_never_overwritten(trained):
+    path, workdir = trained
+    with create_label(path, "nuclei_mine") as label:
+        label.write_mask(0, np.zeros((160, 180), np.uint8))
+    options = PredictOptions(suffix="_mine", overwrite=True)
+    with pytest.raises(InputError, match="nuclei_mine"):
+        predict_volume(path, workdir, options=options)
+    assert open_volume(path).label_info("nuclei_mine")["kind"] == "annotation"
+
+
+def test_what_does_not_fit_is_refused(trained, tmp_path):
+    path, workdir = trained
+    other = write_volume(tmp_path / "coarse.zarr", downsample=1, size=(40, 45))
+    predict_volume(other, workdir)  # 1x, but pixels of the same size: fits
+    coarse = tmp_path / "v.zarr"
+    from vemseg_jax.data.volume_writer import create_volume
+
+    options = {"dtype": np.uint8, "voxel_size": (40, 99, 99), "downsample": 1}
+    with create_volume(coarse, shape=(1, 40, 40), **options) as writer:
+        writer.write(0, np.zeros((40, 40), np.uint8))
+    with pytest.raises(InputError, match="pixels of 99 x 99 nm .* learned pixels of 40 x 40 nm"):
+        predict_volume(coarse, workdir)
+    with pytest.raises(InputError, match=r"--slices names \[6\]; .* has slices 0 to 5"):
+        predict_volume(path, workdir, slices=(6,))
+    with pytest.raises(InputError, match="holds no checkpoints"):
+        predict_volume(path, tmp_path)
