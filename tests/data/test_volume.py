@@ -9,9 +9,9 @@ import tensorstore as ts
 import yaozarrs
 
 from vemseg_jax.data.label_writer import create_label
+from vemseg_jax.data.normalization import slice_statistics
 from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, UNLABELLED, create_array, open_volume
-from vemseg_jax.data.normalization import slice_statistics
 from vemseg_jax.data.volume_writer import create_volume
 from vemseg_jax.errors import InputError
 

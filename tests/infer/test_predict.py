@@ -127,7 +127,7 @@ def test_what_does_not_fit_is_refused(trained, tmp_path):
     options = {"dtype": np.uint8, "voxel_size": (40, 99, 99), "downsample": 1}
     with create_volume(coarse, shape=(1, 40, 40), **options) as writer:
         writer.write(0, np.zeros((40, 40), np.uint8))
-    with pytest.raises(InputError, match="pixels of 99 x 99 nm .* learned pixels of 40 x 40 nm"):
+    with pytest.raises(InputError, match=r"pixels of 99 x 99 nm .* learned pixels of 40 x 40 nm"):
         predict_volume(coarse, workdir)
     with pytest.raises(InputError, match=r"--slices names \[6\]; .* has slices 0 to 5"):
         predict_volume(path, workdir, slices=(6,))

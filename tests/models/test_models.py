@@ -107,11 +107,11 @@ def test_bfloat16_stays_close_with_float32_parameters(name):
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(InputError, match="'unnet'.*resunet, small_unet, unet"):
+    with pytest.raises(InputError, match=r"'unnet'.*resunet, small_unet, unet"):
         registry.model_config("unnet")
-    with pytest.raises(InputError, match="'filter'.*filters"):
+    with pytest.raises(InputError, match=r"'filter'.*filters"):
         registry.model_config("resunet", filter=3)
-    with pytest.raises(InputError, match="dict.*ResUNetConfig"):
+    with pytest.raises(InputError, match=r"dict.*ResUNetConfig"):
         registry.create_model({})
 
 

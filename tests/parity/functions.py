@@ -64,9 +64,10 @@ def check_downsample(golden: Golden) -> Iterator[Result]:
     yield compare("image_down", _resize_nchw(image / 255, small.shape[-2:]), small, 1e-6)
     rounded = downsample_image(image) / 255
     yield compare("training scale (rounded to 8 bits)", rounded, small, 0.5 / 255 + 1e-6)
-    for key in ("image_down_to_50", "image_up_from_down"):
+    others = [key for key in golden if key.startswith(("image_down_to_", "image_up_from_"))]
+    for key in others:
         expected = golden[key]
-        source = image / 255 if key == "image_down_to_50" else small[: len(expected)]
+        source = image / 255 if key.startswith("image_down_to_") else small[: len(expected)]
         yield compare(key, _resize_nchw(source, expected.shape[-2:]), expected, 1e-6)
     for key in ("mask01", "mask0255"):
         soft = _resize_nchw(golden[key], golden[f"{key}_down"].shape[-2:]).squeeze(1)
@@ -137,6 +138,7 @@ def check_sliding_window(golden: Golden) -> Iterator[Result]:
         yield compare(f"{case}/averaged_prob", prob.transpose(2, 0, 1)[None], expected, 2e-5)
         mask = tiling.to_mask(prob, exclusive=classes > 1)
         mask = mask[None] if classes > 1 else mask.transpose(2, 0, 1)[None]
+        yield compare(f"{case}/mask_shape", mask.shape, golden[f"{case}/mask_shape"], 0)
         if classes > 1:
             top = np.sort(expected, axis=1)
             undecided = top[:, -1] - top[:, -2] < 4e-5
@@ -154,6 +156,8 @@ def check_stack_dice(golden: Golden) -> Iterator[Result]:
     yield compare("dice_3d", found.dice_3d_structure_slices, golden["f64/dice_3d"], 1e-6)
     whole = golden["dice_3d_if_all_slices_counted"]
     yield compare("dice_3d_if_all_slices_counted", found.dice_3d, whole, 1e-6)
+    totals = golden["pixels_gt_pred_common"]
+    yield compare("pixels_gt_pred_common", found.structure_totals, totals, 0)
     yield compare("empty_slices", len(found.empty_slices), golden["empty_slices"], 0)
 
 

@@ -31,7 +31,12 @@ def model_config(reference: Mapping) -> registry.ModelConfig:
             **common,
         )
     if name == "unet":
-        return registry.model_config("unet", bilinear=reference.get("bilinear", True), **common)
+        return registry.model_config(
+            "unet",
+            base_channels=reference.get("nchannels_start", 64),
+            bilinear=reference.get("bilinear", True),
+            **common,
+        )
     if name == "resunet":
         return registry.model_config("resunet", filters=tuple(reference["filters"]), **common)
     raise KeyError(f"no network for the reference's {name!r} yet")

@@ -20,7 +20,7 @@ class Result:
 
 
 def compare(what: str, found, expected, tolerance: float) -> Result:
-    """Largest absolute difference of two arrays of one shape; another shape is an infinite error."""
+    """Largest absolute difference; arrays of different shapes have an infinite error."""
     found, expected = np.asarray(found), np.asarray(expected)
     if found.shape != expected.shape:
         return Result(f"{what} (shape {found.shape}, expected {expected.shape})", np.inf, tolerance)

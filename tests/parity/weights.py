@@ -47,20 +47,27 @@ def _formula_entry(
     return value.astype(np.float32).reshape(shape)
 
 
-def formula_state(golden: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """torch's `state_dict` by the formula, checked against the sums the file records."""
-    phase, gain = int(golden["formula/phase"]), float(golden["formula/gain"])
-    sums = golden["formula/abssum"]
+def formula_state(golden: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, np.ndarray]:
+    """torch's `state_dict` by the formula, checked against what the file records of each entry."""
+    head = f"{prefix}formula/"
+    phase, gain = int(golden[head + "phase"]), float(golden[head + "gain"])
+    checks = {
+        "first": lambda x: x.flat[0],
+        "last": lambda x: x.flat[-1],
+        "sum": np.sum,
+        "abssum": lambda x: np.abs(x).sum(),
+    }
     state = {}
-    names, shapes = golden["formula/names"], golden["formula/shapes"]
+    names, shapes = golden[head + "names"], golden[head + "shapes"]
     for index, (name, text) in enumerate(zip(names, shapes, strict=True)):
         if name.endswith("relative_position_index"):
             continue  # an index table that the architecture defines
         shape = tuple(int(n) for n in str(text).split(",") if n)
         value = _formula_entry(str(name), shape, index, phase=phase, gain=gain)
-        total = np.abs(value.astype(np.float64)).sum()
-        if not np.isclose(total, sums[index], rtol=1e-6, atol=1e-9):
-            raise ValueError(f"weights of {name} do not add up: {total}, expected {sums[index]}")
+        for key, check in checks.items():
+            found, expected = check(value.astype(np.float64)), golden[head + key][index]
+            if not np.isclose(found, expected, rtol=1e-6, atol=1e-6):
+                raise ValueError(f"{key} of {name} is {found}, expected {expected}")
         state[str(name)] = value
     return state
 
@@ -69,4 +76,4 @@ def golden_state(golden: Mapping[str, np.ndarray], prefix: str = "") -> dict[str
     """The `state_dict` of a golden file, or of its network `prefix` (such as `net1/`)."""
     head = f"{prefix}state/"
     stored = {k.removeprefix(head): golden[k] for k in golden if k.startswith(head)}
-    return stored or formula_state(golden)
+    return stored or formula_state(golden, prefix)

@@ -24,7 +24,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             if len(argv) > 1:
                 raise InputError(
-                    f"unexpected argument {argv[1]!r}; options are given as --name=value, see --help"
+                    f"unexpected argument {argv[1]!r}; options look like --name=value, see --help"
                 )
             main()
             sys.stdout.flush()

@@ -7,8 +7,12 @@ from absl import flags
 from vemseg_jax.cli import app
 from vemseg_jax.cli.ranges import parse_slices
 
-_VOLUME = flags.DEFINE_string("volume", None, "Converted volume (OME-Zarr); the result goes there.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a vemseg-train run.")
+_VOLUME = flags.DEFINE_string(
+    "volume", None, "Converted volume (OME-Zarr); the result goes there.", required=True
+)
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "The --workdir of a vemseg-train run.", required=True
+)
 _WHICH = flags.DEFINE_enum(
     "which", None, ["best", "latest"], "Checkpoint; default the best, or latest if none was scored."
 )
@@ -22,7 +26,6 @@ _RESOLUTION = flags.DEFINE_enum(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Windows per call of the network.", 1)
 _SUFFIX = flags.DEFINE_string("suffix", "_pred", "Added to a structure's name for the result.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing result.")
-flags.mark_flags_as_required(["volume", "checkpoint"])
 
 
 def main() -> None:

@@ -17,12 +17,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of this run: configuration, log and checkpoints."
+    "workdir", None, "Folder of this run: configuration, log and checkpoints.", required=True
 )
 _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Also write TensorBoard event files (extra: tensorboard)."
 )
-flags.mark_flags_as_required(["config", "workdir"])
+flags.mark_flag_as_required("config")
 
 
 def main() -> None:

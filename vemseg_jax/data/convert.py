@@ -223,7 +223,7 @@ def _print_pairing(
 ) -> None:
     if not plans:
         print("labels      none given")
-    rows = [("z", "image", "structure", "label")]
+    rows: list[tuple[str, ...]] = [("z", "image", "structure", "label")]
     for plan in plans:
         if not plan.source.has_files and len(plan.pairs) == images.shape[0]:
             print(

@@ -2,11 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
-
-Array = TypeVar("Array")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +15,9 @@ class Normalization:
     std: float
     dtype_max: int
 
-    def __call__(self, plane: Array) -> Array:
-        """Normalises floating-point grey values in [0, dtype_max]; any shape."""
-        return (plane / self.dtype_max - self.mean) / self.std  # type: ignore[operator]
+    def __call__(self, plane: Any) -> Any:
+        """Normalises grey values in [0, dtype_max], an array of numpy or jax of any shape."""
+        return (plane / self.dtype_max - self.mean) / self.std
 
 
 def slice_statistics(plane: np.ndarray) -> tuple[float, float]:
@@ -39,7 +37,9 @@ def slice_statistics(plane: np.ndarray) -> tuple[float, float]:
     return total / n / dtype_max, variance**0.5 / dtype_max
 
 
-def combine(means: Sequence[float], stds: Sequence[float], *, dtype_max: int) -> Normalization:
+def combine(
+    means: Sequence[float] | np.ndarray, stds: Sequence[float] | np.ndarray, *, dtype_max: int
+) -> Normalization:
     """The mean over images of each image's mean and of its unbiased standard deviation.
 
     Images that are constant throughout would give std 0; the least is one grey level.

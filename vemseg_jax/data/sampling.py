@@ -1,7 +1,7 @@
 """Crop positions that hold the structure, drawn without rejection."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,11 +11,11 @@ STRUCTURE = 1
 
 
 class Crops(NamedTuple):
-    """One batch of crops: `plane [b]`, `corner [b, 2]` (y, x) and `symmetry [b]` in [0, 8)."""
+    """One batch of crops, int32: `plane [b]`, `corner [b, 2]` (y, x), `symmetry [b]` in [0, 8)."""
 
-    plane: np.ndarray
-    corner: np.ndarray
-    symmetry: np.ndarray
+    plane: Any
+    corner: Any
+    symmetry: Any
 
 
 @dataclasses.dataclass(frozen=True)

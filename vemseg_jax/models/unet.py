@@ -64,7 +64,7 @@ class Up(nn.Module):
             x = upsample2x_aligned(x)
         else:
             x = layers.ConvTranspose2x(x.shape[-1] // 2, dtype=self.dtype, name="up")(x)
-        x = jnp.concatenate([skip, layers.pad_to(x, skip.shape[1:3])], -1)
+        x = jnp.concatenate([skip, layers.pad_to(x, (skip.shape[1], skip.shape[2]))], -1)
         mid = x.shape[-1] // 2 if self.bilinear else self.features
         return DoubleConv(self.features, mid, dtype=self.dtype, name="conv")(x, train=train)
 

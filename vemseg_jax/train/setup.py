@@ -80,7 +80,7 @@ def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Descript
         structures=tuple(config.data.structures),
         crop_size=config.data.crop_size,
         downsample=volume.downsample,
-        voxel_size=tuple(volume.voxel_size),
+        voxel_size=volume.voxel_size,
         normalization=norm,
         precision=config.train.precision,
         train_slices=split.train,
@@ -123,7 +123,7 @@ def prepare(
     loaded: dict[str, input_pipeline.Planes | None],
     checkpoints: Checkpoints,
 ) -> Run:
-    """Builds network, optimizer, sampler and compiled step, and resumes if there is a checkpoint."""
+    """Builds network, optimizer, sampler and compiled step; resumes from a checkpoint."""
     data, options = config.data, config.train
     model = registry.create_model(config.model, dtype=options.precision)
     optimizer = create_optimizer(config.optimizer, steps=options.steps)

@@ -1,0 +1,159 @@
+"""The binaries one after another, as a user runs them, on a stack of a few small slices."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
+from vemseg_jax.data.volume import TRAINING, open_volume
+from vemseg_jax.infer.trained import load_trained
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    f"--config={ROOT}/configs/small_unet.py",
+    "--config.model.base_channels=4",
+    "--config.data.crop_size=32",
+    "--config.train.batch_size=2",
+    "--config.train.log_every=1",
+    "--config.train.checkpoint_every=3",
+]
+
+
+def _command(binary, *arguments):
+    return [sys.executable, "-m", f"vemseg_jax.cli.{binary}", *map(str, arguments)]
+
+
+def _run(binary, *arguments):
+    return subprocess.run(_command(binary, *arguments), capture_output=True, text=True)
+
+
+def _ok(binary, *arguments):
+    done = _run(binary, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a converted phantom, labels on slices 0, 2, 4 of 6."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    # Coarse voxels: a field of 208 x 256 pixels that still shows nuclei and nucleoli.
+    config = PhantomConfig(shape=(6, 208, 256), voxel_size=(200, 40, 40))
+    write_tiff_stack(Phantom(config), folder / "stack")
+    labels = folder / "labels"
+    labels.mkdir()
+    for z in (0, 2, 4):
+        source = folder / "stack" / "truth" / "nuclei" / f"nuclei_{z:04d}.tif"
+        (labels / f"drawn_{z:04d}.tif").write_bytes(source.read_bytes())
+    out = _ok(
+        "convert",
+        f"--images={folder}/stack/images",
+        f"--output={folder}/v.zarr",
+        "--voxel_size=200,40,40",
+        f"--labels=nuclei={labels}",
+        f"--labels=nuclei_truth={folder}/stack/truth/nuclei",
+    )
+    assert "drawn_0002.tif" in out
+    return folder
+
+
+def _train_arguments(folder, workdir, steps):
+    return [
+        *TINY,
+        f"--config.data.volume={folder}/v.zarr",
+        f"--config.train.steps={steps}",
+        f"--workdir={workdir}",
+    ]
+
+
+def test_train_predict_evaluate(folder, tmp_path):
+    _ok("train", *_train_arguments(folder, tmp_path / "run", 2), "--tensorboard")
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    out = _ok("predict", f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run")
+    assert "nuclei_pred" in out
+    prediction = open_volume(folder / "v.zarr").label("nuclei_pred", TRAINING).read().result()
+    assert prediction.shape == (6, 52, 64) and set(np.unique(prediction)) <= {0, 1}
+    out = _ok(
+        "evaluate",
+        f"--volume={folder}/v.zarr",
+        "--truth=nuclei=nuclei_truth",
+        f"--output={tmp_path}/evaluation",
+    )
+    assert "3D Dice" in out
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    text = json.dumps(summary)
+    assert "nuclei_truth" in text
+    assert (tmp_path / "evaluation" / "dice_per_slice.png").stat().st_size > 1000
+    again = _run("predict", f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run")
+    assert again.returncode == 2
+    assert again.stderr.strip().startswith("error: ") and "--overwrite" in again.stderr
+
+
+def test_training_that_was_killed_ends_with_the_same_weights(folder, tmp_path):
+    steps = 60
+    _ok("train", *_train_arguments(folder, tmp_path / "whole", steps))
+    arguments = _train_arguments(folder, tmp_path / "killed", steps)
+    process = subprocess.Popen(_command("train", *arguments), stderr=subprocess.DEVNULL)
+    latest = tmp_path / "killed" / "checkpoints" / "latest"
+    deadline = time.monotonic() + 120
+    while not (latest / "3").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (latest / str(steps)).exists()
+    _ok("train", *arguments)
+    whole, killed = (load_trained(tmp_path / name, "latest") for name in ("whole", "killed"))
+    assert whole.step == killed.step == steps
+    jax.tree.map(np.testing.assert_array_equal, whole.variables, killed.variables)
+    steps_logged = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
+        if "loss" in line
+    ]
+    assert steps_logged == list(range(1, steps + 1))
+
+
+def test_quickstart_goes_all_the_way(tmp_path):
+    out = _ok("quickstart", f"--output={tmp_path}/qs", "--slices=8", "--steps=1")
+    assert "nucleoli" in out and "done in" in out and "vemseg-convert" in out
+    evaluation = tmp_path / "qs" / "evaluation"
+    assert {"summary.md", "dice_per_slice.png"} <= {path.name for path in evaluation.iterdir()}
+    volume = open_volume(tmp_path / "qs" / "volume.zarr")
+    assert {"nuclei", "nuclei_truth", "nuclei_pred", "nucleoli_pred"} <= set(volume.label_names)
+    refused = _run("quickstart", f"--output={tmp_path}/qs", "--slices=8", "--steps=2")
+    assert refused.returncode == 2 and "other settings" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "binary, arguments, message",
+    [
+        ("train", ["--workdir=x"], "--config"),
+        (
+            "train",
+            ["--config=missing.py", "--workdir=x"],
+            "--config=missing.py could not be loaded",
+        ),
+        ("train", [TINY[0], "--workdir=x", "--config.optimizer.lr=1"], "Field lr not found"),
+        ("train", [TINY[0], "--workdir=x"], "--config.data.volume is ''"),
+        ("predict", ["--volume=none.zarr", "--checkpoint=x"], "none.zarr: no such volume"),
+        ("predict", ["--volume=v", "--checkpoint=x", "--slices=3-5"], "'3-5' is no slice number"),
+        ("quickstart", ["--preset=biopsy9"], "biopsy1, biopsy2, biopsy3"),
+        ("quickstart", ["output"], "unexpected argument 'output'"),
+    ],
+)
+def test_bad_flags_are_one_line(tmp_path, binary, arguments, message):
+    done = subprocess.run(
+        _command(binary, *arguments), capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
