@@ -17,10 +17,10 @@ class MetricWriter:
     """
 
     def __init__(self, workdir: Path, *, first_step: int, tensorboard: bool):
+        self._board = _open_tensorboard(workdir, first_step) if tensorboard else None
         self._path = workdir / LOG_NAME
         self._drop_after(first_step)
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = _open_tensorboard(workdir, first_step) if tensorboard else None
 
     def _drop_after(self, step: int) -> None:
         if not self._path.exists():
