@@ -118,7 +118,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(volume, tm
     config.optimizer = dataclasses.replace(
         config.optimizer, learning_rate=1e30, schedule="constant"
     )
-    with pytest.raises(InputError, match=r"at step \d+ are not finite; lower --config.optimizer"):
+    with pytest.raises(InputError, match=r"at step \d+: not finite; lower --config.optimizer"):
         train(config, tmp_path)
     kept = load_trained(tmp_path, "latest")
     assert kept.step >= 1

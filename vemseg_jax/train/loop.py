@@ -122,14 +122,18 @@ def _collect(
     values = jax.device_get([metrics for _, metrics in pending])
     for (done, _), metrics in zip(pending, values, strict=True):
         if not all(np.isfinite(value) for value in metrics.values()):
-            kept = checkpoints.step(LATEST)
-            raise InputError(
-                f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']} at step {done} "
-                "are not finite; lower --config.optimizer.learning_rate or use "
-                "--config.train.precision=float32 (the last good checkpoint, "
-                f"{'step ' + str(kept) if kept is not None else 'none yet'}, is kept)"
-            )
+            found = f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']}"
+            raise _diverged(found, done, checkpoints)
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+
+
+def _diverged(found: str, done: int, checkpoints: Checkpoints) -> InputError:
+    kept = checkpoints.step(LATEST)
+    return InputError(
+        f"{found} at step {done}: not finite; lower --config.optimizer.learning_rate or use "
+        "--config.train.precision=float32 (the last good checkpoint, "
+        f"{'none yet' if kept is None else f'step {kept}'}, is kept)"
+    )
 
 
 def _validate(run: Run, done: int, writer: MetricWriter) -> dict[str, float]:
@@ -154,6 +158,8 @@ def _validate(run: Run, done: int, writer: MetricWriter) -> dict[str, float]:
 
 def _save(run: Run, which: str, done: int, val_dice: dict[str, float]) -> None:
     state = to_host(run.state)
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(state.variables)):
+        raise _diverged("weights or batch statistics", done, run.checkpoints)
     run.checkpoints.save(
         which,
         done,
