@@ -67,12 +67,12 @@ def test_slices_without_a_label_and_ignored_pixels_read_as_unlabelled(tmp_path):
             writer.write_mask(z, mask)
     with create_label(path, "ignore", kind="ignore") as writer:
         writer.write_mask(1, mask[:, ::-1].copy())
-    loaded = input_pipeline.load_slices(open_volume(path), ("nuclei", "nuclei2"), (1, 2))
-    np.testing.assert_array_equal(loaded.planes.image, image[[1, 2]])
-    assert np.all(loaded.planes.label[0, ..., 1] == 255)
-    assert np.all(loaded.planes.label[1, ..., 0] == 255)
+    planes = input_pipeline.load_slices(open_volume(path), ("nuclei", "nuclei2"), (1, 2))
+    np.testing.assert_array_equal(planes.image, image[[1, 2]])
+    assert np.all(planes.label[0, ..., 1] == 255)
+    assert np.all(planes.label[1, ..., 0] == 255)
     expected = np.where(mask[:, ::-1] == 1, 255, mask)
-    np.testing.assert_array_equal(loaded.planes.label[0, ..., 0], expected)
+    np.testing.assert_array_equal(planes.label[0, ..., 0], expected)
 
 
 def test_normalisation_averages_over_images():

@@ -6,11 +6,12 @@ import pytest
 from matplotlib import image as images
 
 from tests.eval import volumes
+from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, open_array
 from vemseg_jax.data.volume_writer import PREDICTION, create_label
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval import overlay
-from vemseg_jax.eval.evaluate import evaluate, read_slices
+from vemseg_jax.eval.evaluate import evaluate
 
 # A nucleus 40 wide that is predicted 8 to the right overlaps by 32.
 NUCLEI_DICE = 2 * 32 / 80

@@ -175,3 +175,12 @@ def test_bad_configurations_name_the_field(volume, tmp_path, section, field, val
     with pytest.raises(InputError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_slice_is_named(tmp_path):
+    path = write_volume(tmp_path / "v.zarr")
+    (shard,) = (file for file in (path / "0" / "c" / "5").rglob("*") if file.is_file())
+    shard.write_bytes(shard.read_bytes()[:40])
+    with pytest.raises(InputError, match=r"v.zarr/0/: slice 5 is damaged"):
+        train(small_config(path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,18 +1,20 @@
 """Labelled slices on the device, and batches cut from them inside the jitted step."""
 
-import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tensorstore as ts
 from jax import lax
 
 from vemseg_jax.data.augment import flip_turn
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.sampling import Crops
-from vemseg_jax.data.volume import TRAINING, UNLABELLED, Volume
+from vemseg_jax.data.slices import read_slices
+from vemseg_jax.data.volume import IGNORE, TRAINING, UNLABELLED, Volume
 
 
 @flax.struct.dataclass
@@ -39,37 +41,32 @@ class Batch:
     valid: Any
 
 
-@dataclasses.dataclass(frozen=True)
-class LoadedSlices:
-    """What `load_slices` read: the planes in host memory and their slice numbers."""
-
-    planes: Planes
-    z: tuple[int, ...]
+def _planes(store: ts.TensorStore, slices: Sequence[int]) -> np.ndarray:
+    """`[n, h, w]`, the chosen slices of a stored array `[z, y, x]`."""
+    return np.stack([plane for _, (plane,) in read_slices([store], slices)])
 
 
-def _label_planes(volume: Volume, structure: str, slices: tuple[int, ...]) -> np.ndarray:
+def _label_planes(volume: Volume, structure: str, slices: Sequence[int]) -> np.ndarray:
     """`[n, h, w]` labels of one structure, 255 throughout where a slice has none."""
     h, w = volume.plane_shape(TRAINING)
     planes = np.full((len(slices), h, w), UNLABELLED, np.uint8)
-    store, labelled = volume.label(structure, TRAINING), set(volume.labelled_slices(structure))
-    futures = {n: store[z].read() for n, z in enumerate(slices) if z in labelled}
-    for n, future in futures.items():
-        planes[n] = future.result()
+    labelled = set(volume.labelled_slices(structure))
+    chosen = {z: n for n, z in enumerate(slices) if z in labelled}
+    for z, (plane,) in read_slices([volume.label(structure, TRAINING)], list(chosen)):
+        planes[chosen[z]] = plane
     return planes
 
 
-def load_slices(
-    volume: Volume, structures: tuple[str, ...], slices: tuple[int, ...]
-) -> LoadedSlices:
-    """Reads slices and their labels at training scale, ignored pixels marked as not labelled."""
-    image = volume.image(TRAINING)
-    futures = [image[z].read() for z in slices]
+def load_slices(volume: Volume, structures: Sequence[str], slices: Sequence[int]) -> Planes:
+    """Reads slices and their labels at training scale, ignored pixels marked as not labelled.
+
+    Raises:
+      InputError: a slice on disk is damaged.
+    """
     label = np.stack([_label_planes(volume, name, slices) for name in structures], -1)
     if volume.has_ignore:
-        store = volume.label("ignore", TRAINING)
-        ignored = np.stack([f.result() for f in [store[z].read() for z in slices]])
-        label[ignored == 1] = UNLABELLED
-    return LoadedSlices(Planes(np.stack([f.result() for f in futures]), label), tuple(slices))
+        label[_planes(volume.label(IGNORE, TRAINING), slices) == 1] = UNLABELLED
+    return Planes(_planes(volume.image(TRAINING), slices), label)
 
 
 def pad_to_crop(planes: Planes, crop_size: int) -> Planes:

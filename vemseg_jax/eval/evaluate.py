@@ -1,18 +1,14 @@
 """Scores the predicted labels of a volume against its annotations."""
 
-import collections
 import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-import tensorstore as ts
-from tqdm import tqdm
-
 import vemseg_jax
 from vemseg_jax.data.atomic import AtomicDirectory
+from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval import report
@@ -22,8 +18,7 @@ from vemseg_jax.eval.folder import FORMAT, check_output
 from vemseg_jax.eval.metrics import count_slice
 from vemseg_jax.eval.overlay import Outline, Panel, draw_overlay
 from vemseg_jax.eval.report import TEST, TRAIN, VALIDATION, ScoreRow, SliceScore
-
-PREFETCH = 2
+from vemseg_jax.progress import track
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,39 +121,14 @@ def _write(
         _write_overlay(folder, volume, comparison, chosen=chosen, colours=number)
 
 
-def read_slices(
-    arrays: Sequence[ts.TensorStore], zs: Sequence[int]
-) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Yields (z, one plane `[h, w]` an array) in order, reading `PREFETCH` slices ahead.
-
-    Raises:
-      InputError: a slice on disk is damaged.
-    """
-    waiting: collections.deque[tuple[int, list[ts.Future]]] = collections.deque()
-    for z in (*zs, *[None] * PREFETCH):
-        if z is not None:
-            waiting.append((z, [array[z].read() for array in arrays]))
-        if waiting and (z is None or len(waiting) > PREFETCH):
-            ready, futures = waiting.popleft()
-            yield ready, [_plane(f, a, ready) for f, a in zip(futures, arrays, strict=True)]
-
-
-def _plane(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
-    try:
-        return np.asarray(future.result())
-    except (ValueError, OSError) as error:
-        path = array.spec().to_json()["kvstore"]["path"]
-        raise InputError(
-            f"{path}: slice {z} is damaged; write this image or label again"
-        ) from error
-
-
 def _count(volume: Volume, comparison: Comparison) -> Iterator[SliceScore]:
     names = [comparison.truth, comparison.prediction, *([IGNORE] if volume.has_ignore else [])]
     arrays = [volume.label(name, comparison.level) for name in names]
     zs = list(comparison.roles)
-    bar = tqdm(read_slices(arrays, zs), total=len(zs), desc=comparison.title, disable=None)
-    for z, (truth, prediction, *ignore) in bar:
+    planes = track(
+        read_slices(arrays, zs), total=len(zs), what=f"scoring {comparison.title}", unit="slice"
+    )
+    for z, (truth, prediction, *ignore) in planes:
         valid = ignore[0] == 0 if ignore else None
         try:
             counts = count_slice(truth, prediction, valid=valid, z=z)

@@ -2,13 +2,14 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vemseg_jax.data.label_writer import create_label
 from vemseg_jax.data.preprocessing import downsample_mask
+from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
@@ -16,7 +17,6 @@ from vemseg_jax.infer.trained import Description, Trained, load_trained
 from vemseg_jax.models.registry import create_model, model_name
 from vemseg_jax.progress import track
 
-READ_AHEAD = 3
 PIXEL_TOLERANCE = 0.2
 SUFFIX = "_pred"
 
@@ -50,26 +50,6 @@ def check_volume(volume: Volume, description: Description) -> None:
             f"{learned[0]:g} x {learned[1]:g} nm; convert with a --voxel_size and --downsample "
             f"that bring them within {100 * PIXEL_TOLERANCE:.0f} %"
         )
-
-
-def read_ahead(store, slices: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (z, plane) in order while the next few slices are being read.
-
-    Raises:
-      InputError: a slice that cannot be read; names it.
-    """
-    pending = []
-    for n in range(len(slices) + READ_AHEAD):
-        if n < len(slices):
-            pending.append((slices[n], store[slices[n]].read()))
-        if n >= READ_AHEAD or n >= len(slices):
-            if not pending:
-                return
-            z, future = pending.pop(0)
-            try:
-                yield z, future.result()
-            except ValueError as error:
-                raise InputError(f"slice {z} of the volume cannot be read: {error}") from error
 
 
 def plane_predictor(
@@ -180,8 +160,8 @@ def predict_volume(
             )
             for name, structure in zip(names, structures, strict=True)
         ]
-        planes = read_ahead(volume.image(level), chosen)
-        for z, plane in track(planes, total=len(chosen), what="predicting", unit="slice"):
+        planes = read_slices([volume.image(level)], chosen)
+        for z, (plane,) in track(planes, total=len(chosen), what="predicting", unit="slice"):
             mask = tiling.to_mask(predict(plane))
             for channel, writer in enumerate(writers):
                 writer.write(z, level, mask[..., channel])

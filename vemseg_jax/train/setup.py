@@ -61,11 +61,11 @@ def load(
         )
     labelled = {z for name in data.structures for z in volume.labelled_slices(name)}
     split = split_slices(sorted(labelled), data)
-    training = input_pipeline.load_slices(volume, data.structures, split.train).planes
+    training = input_pipeline.load_slices(volume, data.structures, split.train)
     val = input_pipeline.load_slices(volume, data.structures, split.val) if split.val else None
     return split, {
         "train": input_pipeline.pad_to_crop(training, data.crop_size),
-        "val": val.planes if val else None,
+        "val": val,
     }
 
 
