@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,18 @@ def test_the_result_says_where_it_came_from(trained):
     assert info["kind"] == "prediction" and info["structure"] == "nuclei"
     assert info["training_slices"] == [0, 5] and info["validation_slices"] == [2]
     assert info["labelled_slices"] == list(range(6))
+
+
+def test_training_slices_are_known_wherever_the_volume_lies(trained, tmp_path):
+    path, workdir = trained
+    moved = shutil.copytree(path, tmp_path / "elsewhere.zarr")
+    options = PredictOptions(suffix="_moved_pred")
+    predict_volume(moved, workdir, options=options)
+    info = open_volume(moved).label_info("nuclei_moved_pred")
+    assert info["training_slices"] == [0, 5] and info["validation_slices"] == [2]
+    other = write_volume(tmp_path / "other.zarr", seed=1, downsample=4, size=(40, 45))
+    predict_volume(other, workdir, options=options)
+    assert open_volume(other).label_info("nuclei_moved_pred")["training_slices"] == []
 
 
 def test_chosen_slices_leave_the_others_unlabelled(trained):

@@ -4,6 +4,8 @@ Arrays are `[z, y, x]`, lengths in nm. Beside the "ome" metadata that any viewer
 attribute "vemseg" holds what training needs. Volumes are written by `volume_writer`.
 """
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,12 @@ class Volume:
 
     def __repr__(self) -> str:
         return f"Volume({str(self.path)!r}, shape={self.shape}, labels={self.label_names})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether two volumes hold the same images, wherever they lie on disk."""
+        content = json.dumps([self.shape, self.slice_mean.tolist(), self.slice_std.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def plane_shape(self, level: str) -> tuple[int, int]:
         """`(h, w)` of one slice at a level, FULL or TRAINING."""

@@ -83,7 +83,7 @@ def plane_predictor(
 def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequence[int]) -> dict:
     description = trained.description
     # Slice numbers of another volume mean nothing here.
-    same = Path(description.volume).resolve() == volume.path.resolve()
+    same = description.fingerprint == volume.fingerprint
     return {
         "structure": structure,
         "labelled_slices": list(slices),

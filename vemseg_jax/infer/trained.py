@@ -28,6 +28,7 @@ class Description:
       precision: type of activations.
       train_slices, val_slices: z in the training volume; they are no test data.
       volume: the training volume, as given.
+      fingerprint: of the training volume's images: its path can change.
       config: the whole experiment, plain values.
     """
 
@@ -41,6 +42,7 @@ class Description:
     train_slices: tuple[int, ...]
     val_slices: tuple[int, ...]
     volume: str
+    fingerprint: str
     config: dict[str, Any]
 
     def to_meta(self, *, step: int, val_dice: dict[str, float]) -> dict[str, Any]:

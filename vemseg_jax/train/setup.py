@@ -86,6 +86,7 @@ def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Descript
         train_slices=split.train,
         val_slices=split.val,
         volume=str(config.data.volume),
+        fingerprint=volume.fingerprint,
         config=plain_config(config),
     )
 
