@@ -1,7 +1,6 @@
 """Weights between torch's naming and layout and Flax variables, both ways."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -11,78 +10,9 @@ import numpy as np
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
+from vemseg_jax.models.torch_names import Path, is_needless, torch_name
 
-Path = tuple[str, ...]
 LISTED_NAMES = 8
-
-_DOUBLE_CONV = {"conv1": "0", "bn1": "1", "conv2": "3", "bn2": "4"}
-_RESIDUAL = {
-    "bn1": "conv_block.0",
-    "conv1": "conv_block.2",
-    "bn2": "conv_block.3",
-    "conv2": "conv_block.5",
-    "skip_conv": "conv_skip.0",
-    "skip_bn": "conv_skip.1",
-}
-_STEM = {
-    "conv1": "input_layer.0",
-    "bn1": "input_layer.1",
-    "conv2": "input_layer.3",
-    "skip_conv": "input_skip.0",
-}
-
-
-def _unet_module(path: Path, levels: int) -> str:
-    del levels
-    block = path[0]
-    if block == "outc":
-        return "outc.conv"
-    if block == "tanh_conv":
-        return block
-    if block == "inc":
-        return f"inc.double_conv.{_DOUBLE_CONV[path[1]]}"
-    if block.startswith("down"):
-        return f"{block}.maxpool_conv.1.double_conv.{_DOUBLE_CONV[path[1]]}"
-    if path[1] == "up":
-        return f"{block}.up"
-    return f"{block}.conv.double_conv.{_DOUBLE_CONV[path[2]]}"
-
-
-def _resunet_module(path: Path, levels: int) -> str:
-    block = path[0]
-    if block == "output":
-        return "output_layer.0"
-    if block == "stem":
-        return _STEM[path[1]]
-    if match := re.fullmatch(r"upsample(\d+)", block):
-        return f"upsample_{match[1]}.upsample"
-    number = int(re.sub(r"\D", "", block))
-    if block.startswith("up"):
-        return f"up_residual_conv{number}.{_RESIDUAL[path[1]]}"
-    name = "bridge" if number == levels else f"residual_conv_{number}"
-    return f"{name}.{_RESIDUAL[path[1]]}"
-
-
-# From a Flax module's path to the torch module's name.
-_MODULE_NAMES: Mapping[str, Callable[[Path, int], str]] = {
-    "small_unet": _unet_module,
-    "unet": _unet_module,
-    "resunet": _resunet_module,
-}
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-
-
-def torch_name(config: registry.ModelConfig, path: Path) -> str:
-    """torch's `state_dict` name of the variable at `path` (without its collection)."""
-    levels = len(getattr(config, "filters", ())) - 1
-    module = _MODULE_NAMES[registry.model_name(config)](path[:-1], levels)
-    return f"{module}.{_LEAVES[path[-1]]}"
 
 
 def _is_transposed(path: Path) -> bool:
@@ -90,8 +20,10 @@ def _is_transposed(path: Path) -> bool:
 
 
 def _from_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
-    if path[-1] != "kernel":
+    if path[-1] != "kernel" or value.ndim not in (2, 4):
         return value
+    if value.ndim == 2:
+        return value.T
     # Transposed convolutions are (in, out, kh, kw), the others (out, in, kh, kw).
     return value.transpose((0, 2, 3, 1) if _is_transposed(path) else (2, 3, 1, 0))
 
@@ -99,6 +31,8 @@ def _from_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
 def _to_torch_layout(path: Path, value: np.ndarray) -> np.ndarray:
     if path[-1] != "kernel":
         return value
+    if value.ndim == 2:
+        return value.T
     return value.transpose((0, 3, 1, 2) if _is_transposed(path) else (3, 2, 0, 1))
 
 
@@ -128,7 +62,7 @@ def to_flax(config: registry.ModelConfig, state: Mapping[str, Any]) -> dict[str,
     Raises:
       InputError: names that are missing or unknown, or shapes that differ; all are listed.
     """
-    state = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    state = {k: v for k, v in state.items() if not is_needless(config, k)}
     expected = flax.traverse_util.flatten_dict(variable_shapes(config))
     names = {path: torch_name(config, path[1:]) for path in expected}
     missing, unknown = set(names.values()) - set(state), set(state) - set(names.values())
