@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# torch's BatchNorm2d defaults; flax.linen.BatchNorm has other ones.
-BATCH_NORM_EPSILON = 1e-5
+from vemseg_jax.models.convolution import grouped_conv2d
+
+# torch's defaults; those of flax differ.
+NORM_EPSILON = 1e-5
 BATCH_NORM_MOMENTUM = 0.1
 
 Dtype = Any
@@ -25,17 +27,6 @@ def uniform_fan_in(fan_in: int) -> Callable[..., jax.Array]:
     return init
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
-    """Convolves `x: [b, h, w, c]` with `kernel: [kh, kw, c, features]`, zero padding."""
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(stride, stride),
-        padding=[(padding, padding), (padding, padding)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-
 class Conv(nn.Module):
     """2D convolution `[b, h, w, c] -> [b, h', w', features]` with zero padding and a bias."""
 
@@ -43,20 +34,31 @@ class Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     padding: int | None = None
+    use_bias: bool = True
+    groups: int = 1
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Applies the convolution; `padding=None` keeps the size at stride 1."""
-        size, channels = self.kernel_size, x.shape[-1]
+        """Applies the convolution; `padding=None` keeps the size at stride 1.
+
+        With `groups`, input and output channels fall into that many runs, and each run of the
+        output sees its run of the input only: `kernel: [kh, kw, c / groups, features]`.
+        """
+        size, channels = self.kernel_size, x.shape[-1] // self.groups
         init = uniform_fan_in(size * size * channels)
         kernel = self.param("kernel", init, (size, size, channels, self.features), jnp.float32)
-        bias = self.param("bias", init, (self.features,), jnp.float32)
         padding = size // 2 if self.padding is None else self.padding
-        y = conv2d(
-            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, padding=padding
+        y = grouped_conv2d(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            groups=self.groups,
+            stride=self.stride,
+            padding=padding,
         )
-        return y + bias.astype(self.dtype)
+        if self.use_bias:
+            y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
+        return y
 
 
 class ConvTranspose2x(nn.Module):
@@ -93,8 +95,12 @@ class BatchNorm(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Normalises; with `train` uses and records the statistics of this batch."""
+    def __call__(self, x: jax.Array, *, train: bool, copies: int = 1) -> jax.Array:
+        """Normalises; with `train` uses and records the statistics of this batch.
+
+        `copies` is how many equal pixels each pixel of `x` stands for: a map that will be
+        enlarged by repetition can be normalised before that.
+        """
         features = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
@@ -104,14 +110,14 @@ class BatchNorm(nn.Module):
         if train:
             mean, var = _batch_moments(x.astype(wide))
             if not self.is_initializing():
-                count = x.size // x.shape[-1]
+                count = copies * (x.size // x.shape[-1])
                 unbiased = var * (count / max(count - 1, 1))
                 keep = 1 - BATCH_NORM_MOMENTUM
                 mean_var.value = keep * mean_var.value + BATCH_NORM_MOMENTUM * mean
                 var_var.value = keep * var_var.value + BATCH_NORM_MOMENTUM * unbiased
         else:
             mean, var = mean_var.value, var_var.value
-        factor = scale * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        factor = scale * lax.rsqrt(var + NORM_EPSILON)
         return (x.astype(wide) * factor + (bias - mean * factor)).astype(self.dtype)
 
 
@@ -120,6 +126,35 @@ def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     axes = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axes)
     return mean, jnp.mean(jnp.square(x - mean), axes)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with torch's epsilon, 1e-5 (flax has 1e-6), `[b, h, w, c]`.
+
+    Each image's channels fall into `groups` runs, each normalised with its own biased variance.
+    Source: Wu and He 2018.
+    """
+
+    groups: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises; the same in training and evaluation."""
+        b, channels = x.shape[0], x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+        def per_group(values: jax.Array) -> jax.Array:
+            """Means over each group, back at every channel: `[b, 1, 1, c]`."""
+            means = values.reshape(b, self.groups, -1).mean(-1)
+            return jnp.repeat(means, channels // self.groups, axis=-1)[:, None, None]
+
+        mean = per_group(jnp.mean(wide, (1, 2)))
+        var = per_group(jnp.mean(jnp.square(wide - mean), (1, 2)))
+        factor = scale * lax.rsqrt(var + NORM_EPSILON)
+        return (wide * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 def max_pool2x(x: jax.Array) -> jax.Array:

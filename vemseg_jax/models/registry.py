@@ -8,9 +8,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import resunet, unet
+from vemseg_jax.models import ceecnet, resunet, unet
 
-ModelConfig = unet.SmallUNetConfig | unet.UNetConfig | resunet.ResUNetConfig
+# One of the configuration dataclasses in `MODELS`.
+ModelConfig = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +26,9 @@ MODELS: Mapping[str, Entry] = {
     "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet),
     "unet": Entry(unet.UNetConfig, unet.make_unet),
     "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet),
+    "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
+    "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
+    "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),
 }
 
 

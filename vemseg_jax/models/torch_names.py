@@ -72,11 +72,16 @@ def _indexed(*containers: str) -> Callable[[Path, Any], str]:
     return name
 
 
+_xnet_module = _indexed("convs_dn", "convs_up", "pools", "UpCombs", "convs", "logits")
+
 # From a Flax module's path to the torch module's name.
 _MODULE_NAMES: Mapping[str, Callable[[Path, Any], str]] = {
     "small_unet": _unet_module,
     "unet": _unet_module,
     "resunet": _resunet_module,
+    "fractal_resnet": _xnet_module,
+    "ceecnet_v1": _xnet_module,
+    "ceecnet_v2": _xnet_module,
 }
 _LEAVES = {
     "kernel": "weight",

@@ -1,0 +1,69 @@
+"""Golden fractal Tanimoto losses and attention similarities."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests.parity.result import Result, compare
+from vemseg_jax.losses.tanimoto import fractal_tanimoto_loss
+from vemseg_jax.tanimoto import fractal_tanimoto
+
+Golden = Mapping[str, np.ndarray]
+DEEP = 10
+
+
+def _nhwc(x: np.ndarray) -> jax.Array:
+    return jnp.asarray(x, jnp.float32).transpose(0, 2, 3, 1)
+
+
+def check_tanimoto_losses(golden: Golden) -> Iterator[Result]:
+    """Losses and gradients at every depth of the file, degenerate masks included."""
+    for key in list(golden):
+        match = re.fullmatch(r"(.+)/ftnmt_depth(\d+)", key)
+        if not match or key.startswith("f64/"):
+            continue
+        case, depth = match[1], int(match[2])
+        arguments = (_nhwc(golden[f"{case}/pred"]), _nhwc(golden[f"{case}/target"]))
+
+        def loss_of(p, t, depth=depth):
+            return fractal_tanimoto_loss(p, t, depth=depth)
+
+        loss, grad = jax.value_and_grad(loss_of)(*arguments)
+        yield compare(key, loss, golden["f64/" + key], 1e-6 if depth < DEEP else 1e-5)
+        if f"{key}_grad" in golden:
+            expected = golden[f"{key}_grad"]
+            found = np.asarray(grad).transpose(0, 3, 1, 2)
+            yield compare(f"{key}_grad", found, expected, 1e-5 * np.abs(expected).max())
+        if f"{key}_float32" in golden:
+            # What torch's float32 gives: a record of its rounding, not a target.
+            golden[f"{key}_float32"]
+    yield from _check_multitask(golden)
+    yield from _check_similarity(golden)
+
+
+def _check_multitask(golden: Golden) -> Iterator[Result]:
+    for key in [k for k in golden if re.fullmatch(r"mtsk_depth\d+", k)]:
+        depth = int(key.removeprefix("mtsk_depth"))
+        losses = [
+            fractal_tanimoto_loss(
+                _nhwc(golden[f"{case}/pred"]), _nhwc(golden[f"{case}/target"]), depth=depth
+            )
+            for case in ("segm", "bound", "dist")
+        ]
+        tolerance = 1e-6 if depth < DEEP else 1e-5
+        yield compare(key, losses, golden[key], tolerance)
+        if f"{key}_mean" in golden:
+            yield compare(f"{key}_mean", np.mean(losses), golden[f"{key}_mean"], tolerance)
+
+
+def _check_similarity(golden: Golden) -> Iterator[Result]:
+    for key in list(golden):
+        match = re.fullmatch(r"ftanimoto/depth(\d+)_(channel|space)", key)
+        if match:
+            q, k = _nhwc(golden["ftanimoto/q"]), _nhwc(golden["ftanimoto/k"])
+            axes = (1, 2) if match[2] == "channel" else (3,)
+            found = fractal_tanimoto(q, k, axes=axes, depth=int(match[1]))
+            yield compare(key, np.asarray(found).transpose(0, 3, 1, 2), golden[key], 2e-6)
