@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from vemseg_jax.models.convolution import grouped_conv2d
+from vemseg_jax.models.standardize import EPSILON, standardize
 
-# torch's defaults; those of flax differ.
-NORM_EPSILON = 1e-5
+# torch's default; that of flax differs.
 BATCH_NORM_MOMENTUM = 0.1
 
 Dtype = Any
@@ -106,26 +106,19 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
         mean_var = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
         var_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
         if train:
-            mean, var = _batch_moments(x.astype(wide))
+            y, means, variances = standardize(x.astype(self.dtype), scale, bias, 0)
             if not self.is_initializing():
+                mean, var = means[0], variances[0]
                 count = copies * (x.size // x.shape[-1])
                 unbiased = var * (count / max(count - 1, 1))
                 keep = 1 - BATCH_NORM_MOMENTUM
                 mean_var.value = keep * mean_var.value + BATCH_NORM_MOMENTUM * mean
                 var_var.value = keep * var_var.value + BATCH_NORM_MOMENTUM * unbiased
-        else:
-            mean, var = mean_var.value, var_var.value
-        factor = scale * lax.rsqrt(var + NORM_EPSILON)
-        return (x.astype(wide) * factor + (bias - mean * factor)).astype(self.dtype)
-
-
-def _batch_moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and biased variance per channel; two passes, since E[x^2] - E[x]^2 cancels."""
-    axes = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axes)
-    return mean, jnp.mean(jnp.square(x - mean), axes)
+            return y
+        factor = scale * lax.rsqrt(var_var.value + EPSILON)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return (x * factor + (bias - mean_var.value * factor)).astype(self.dtype)
 
 
 class GroupNorm(nn.Module):
@@ -141,20 +134,10 @@ class GroupNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises; the same in training and evaluation."""
-        b, channels = x.shape[0], x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-        def per_group(values: jax.Array) -> jax.Array:
-            """Means over each group, back at every channel: `[b, 1, 1, c]`."""
-            means = values.reshape(b, self.groups, -1).mean(-1)
-            return jnp.repeat(means, channels // self.groups, axis=-1)[:, None, None]
-
-        mean = per_group(jnp.mean(wide, (1, 2)))
-        var = per_group(jnp.mean(jnp.square(wide - mean), (1, 2)))
-        factor = scale * lax.rsqrt(var + NORM_EPSILON)
-        return (wide * factor + (bias - mean * factor)).astype(self.dtype)
+        features = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        return standardize(x.astype(self.dtype), scale, bias, self.groups)[0]
 
 
 def max_pool2x(x: jax.Array) -> jax.Array:
