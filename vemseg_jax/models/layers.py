@@ -36,6 +36,7 @@ class Conv(nn.Module):
     padding: int | None = None
     use_bias: bool = True
     groups: int = 1
+    kernel_init: Callable[..., jax.Array] | None = None
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -47,7 +48,8 @@ class Conv(nn.Module):
         """
         size, channels = self.kernel_size, x.shape[-1] // self.groups
         init = uniform_fan_in(size * size * channels)
-        kernel = self.param("kernel", init, (size, size, channels, self.features), jnp.float32)
+        shape = (size, size, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init or init, shape, jnp.float32)
         padding = size // 2 if self.padding is None else self.padding
         y = grouped_conv2d(
             x.astype(self.dtype),
@@ -146,6 +148,26 @@ def max_pool2x(x: jax.Array) -> jax.Array:
     x = x[:, : h // 2 * 2, : w // 2 * 2]
     x = x.reshape(b, h // 2, 2, w // 2, 2, c)
     return x.max((2, 4))
+
+
+def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
+    """Maximum of pixels 2i - 1, 2i and 2i + 1 along an axis of even size."""
+    pairs = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    even, odd = (lax.index_in_dim(pairs, n, axis + 1, keepdims=False) for n in (0, 1))
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (1, 0)
+    before = jnp.pad(odd, padding, constant_values=-jnp.inf)
+    return jnp.maximum(
+        jnp.maximum(even, odd), lax.slice_in_dim(before, 0, odd.shape[axis], axis=axis)
+    )
+
+
+def max_pool3x3_stride2(x: jax.Array) -> jax.Array:
+    """Maximum over 3 x 3 windows with stride 2 and padding 1, `[b, h, w, c]`, h and w even.
+
+    One axis after the other, by slices: the gradient of a window reduction is slow on a CPU.
+    """
+    return _max_of_three(_max_of_three(x, 2), 1)
 
 
 def pad_to(x: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -35,9 +35,7 @@ class PSPPooling(nn.Module):
         pooled, finest = [], x
         for level in reversed(range(self.depth)):
             finest = pool_cells(finest, 2**level)
-            conv = fractal.ConvNorm(
-                self.features, self.style, kernel_size=1, name=f"convs_{level}"
-            )
+            conv = fractal.ConvNorm(self.features, self.style, kernel_size=1, name=f"convs_{level}")
             pooled.append(conv(finest, train=train, copies=pixels // 4**level))
         join = fractal.JoinedConvNorm(self.features, self.style, name="conv_norm_final")
         return join([x, *reversed(pooled)], train=train)

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import ceecnet, resunet, unet
+from vemseg_jax.models import ceecnet, resunet, smp_unet, unet, unetplusplus
 
 # One of the configuration dataclasses in `MODELS`.
 ModelConfig = Any
@@ -26,6 +26,8 @@ MODELS: Mapping[str, Entry] = {
     "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet),
     "unet": Entry(unet.UNetConfig, unet.make_unet),
     "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet),
+    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet),
+    "unetplusplus": Entry(unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus),
     "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
     "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),

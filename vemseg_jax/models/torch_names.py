@@ -74,11 +74,21 @@ def _indexed(*containers: str) -> Callable[[Path, Any], str]:
 
 _xnet_module = _indexed("convs_dn", "convs_up", "pools", "UpCombs", "convs", "logits")
 
+
+def _smp_module(path: Path, config: Any) -> str:
+    del config
+    name = ".".join(path)
+    name = re.sub(r"\b(layer\d|downsample|conv[12]|segmentation_head)_(\d)\b", r"\1.\2", name)
+    return name.replace("decoder_blocks_", "decoder.blocks.").replace("blocks_x_", "blocks.x_")
+
+
 # From a Flax module's path to the torch module's name.
 _MODULE_NAMES: Mapping[str, Callable[[Path, Any], str]] = {
     "small_unet": _unet_module,
     "unet": _unet_module,
     "resunet": _resunet_module,
+    "smp_unet": _smp_module,
+    "unetplusplus": _smp_module,
     "fractal_resnet": _xnet_module,
     "ceecnet_v1": _xnet_module,
     "ceecnet_v2": _xnet_module,
@@ -101,6 +111,14 @@ def torch_name(config: registry.ModelConfig, path: Path) -> str:
 
 
 def is_needless(config: registry.ModelConfig, name: str) -> bool:
-    """Whether an entry of the reference's `state_dict` has no counterpart here, rightly."""
-    del config
-    return name.endswith(_NEVER_NEEDED)
+    """Whether an entry of the reference's `state_dict` has no counterpart here, rightly.
+
+    Besides counters and tables those are the stages of a ResNet encoder, and its classifier, that
+    the forward pass never reaches.
+    """
+    if name.endswith(_NEVER_NEEDED):
+        return True
+    if not hasattr(config, "encoder_depth"):
+        return False
+    stage = re.match(r"encoder\.(?:layer(\d)|fc)\.", name)
+    return bool(stage) and (stage[1] is None or int(stage[1]) >= config.encoder_depth)
