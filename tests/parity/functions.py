@@ -12,6 +12,7 @@ from vemseg_jax.data.augment import flip_turn
 from vemseg_jax.data.normalization import combine, slice_statistics
 from vemseg_jax.data.pairing import match_by_trailing_number
 from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
+from vemseg_jax.data.targets import boundary_target, distance_target
 from vemseg_jax.eval.metrics import stack_dice
 from vemseg_jax.infer import tiling
 from vemseg_jax.losses.dice import dice_coef_loss, hard_dice, soft_dice_loss
@@ -101,7 +102,11 @@ def check_dataset_item(golden: Golden) -> Iterator[Result]:
             return np.asarray(flip_turn(small[None], code))[..., 0]
 
         yield compare(f"{case}/image", norm(crop(golden["image"])), expected, 2e-6)
-        yield compare(f"{case}/mask", crop(golden["mask"]) > 0.5, golden[f"{case}/mask"], 0)
+        mask = crop(golden["mask"]) > 0.5
+        yield compare(f"{case}/mask", mask, golden[f"{case}/mask"], 0)
+        for name, target in (("boundary", boundary_target), ("distance", distance_target)):
+            found = np.asarray(target(jnp.asarray(mask)[..., None]))[..., 0]
+            yield compare(f"{case}/{name}", found, golden[f"{case}/{name}"], 1e-6)
 
 
 def _window_network(golden: Golden, classes: int, input_size: int):
