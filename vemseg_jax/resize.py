@@ -35,6 +35,22 @@ def resize_bilinear(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return jnp.einsum("jw,...iwc->...ijc", cols, x, precision="highest")
 
 
+def resize_nearest(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Resizes `x: [b, h, w, c]` to `[b, *shape, c]`, nearest neighbour.
+
+    Output i shows input floor(i * float32(size / new_size)), as torch computes it; products with
+    0/1 matrices, whose gradient is no scatter.
+    """
+    for axis, new_size in zip((1, 2), shape, strict=True):
+        size = x.shape[axis]
+        scale = np.float32(size) / np.float32(new_size)
+        index = np.minimum((np.arange(new_size, dtype=np.float32) * scale).astype(int), size - 1)
+        matrix = jnp.asarray(np.eye(size)[index], x.dtype)
+        letters = "ih,bhwc->biwc" if axis == 1 else "jw,biwc->bijc"
+        x = jnp.einsum(letters, matrix, x, precision="highest")
+    return x
+
+
 def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """The values before and after each one along an axis, the edge repeated beyond the border."""
     n = x.shape[axis]

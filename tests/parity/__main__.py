@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity import functions, networks, tanimoto, targets
+from tests.parity import functions, networks, senformer, tanimoto, targets
 from tests.parity.result import Result
 
 # A file's kind shows in its keys, so that files of other names are checked too.
@@ -19,6 +19,7 @@ CHECKS: tuple[tuple[Callable[[str], bool], Callable[..., Iterator[Result]]], ...
     (lambda key: key.endswith("/dice_coef_loss"), functions.check_dice_losses),
     (lambda key: key == "mtsk_depth0", tanimoto.check_tanimoto_losses),
     (lambda key: key.endswith("/distance_raw"), targets.check_targets),
+    (lambda key: key == "clamp/loss", senformer.check_senformer_loss),
     (lambda key: key == "image_down", functions.check_downsample),
     (lambda key: key == "norm_mean_std", functions.check_dataset_item),
     (lambda key: key.endswith("/averaged_prob"), functions.check_sliding_window),

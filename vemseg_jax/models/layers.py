@@ -63,6 +63,29 @@ class Conv(nn.Module):
         return y
 
 
+class PatchConv(nn.Module):
+    """Convolution whose kernel is as large as its stride: one product per patch.
+
+    `[b, h, w, c] -> [b, h / size, w / size, features]`, h and w multiples of `size`.
+    """
+
+    features: int
+    size: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Applies the convolution."""
+        b, h, w, c = x.shape
+        size = self.size
+        init = uniform_fan_in(size * size * c)
+        kernel = self.param("kernel", init, (size, size, c, self.features), jnp.float32)
+        bias = self.param("bias", init, (self.features,), jnp.float32)
+        x = x.astype(self.dtype).reshape(b, h // size, size, w // size, size, c)
+        y = jnp.einsum("byixjc,ijcf->byxf", x, kernel.astype(self.dtype))
+        return y + bias.astype(self.dtype)
+
+
 class ConvTranspose2x(nn.Module):
     """Transposed convolution with a 2 x 2 kernel and stride 2: `[b, h, w, c] -> [b, 2h, 2w, f]`.
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import ceecnet, resunet, smp_unet, unet, unetplusplus
+from vemseg_jax.models import ceecnet, resunet, senformer, smp_unet, unet, unetplusplus
 
 # One of the configuration dataclasses in `MODELS`.
 ModelConfig = Any
@@ -31,6 +31,7 @@ MODELS: Mapping[str, Entry] = {
     "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
     "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),
+    "senformer": Entry(senformer.SenFormerConfig, senformer.make_senformer),
 }
 
 

@@ -75,6 +75,14 @@ def _indexed(*containers: str) -> Callable[[Path, Any], str]:
 _xnet_module = _indexed("convs_dn", "convs_up", "pools", "UpCombs", "convs", "logits")
 
 
+def _senformer_module(path: Path, config: Any) -> str:
+    del config
+    name = re.sub(r"\b(lateral_convs|fpn_swins|learners|layers)_(\d+)", r"\1.\2", ".".join(path))
+    name = re.sub(r"_(blocks|downsample)\b", r".\1", name)
+    name = re.sub(r"\bblocks_(\d+)|_blocks_(\d+)", lambda m: f".blocks.{m[1] or m[2]}", name)
+    return re.sub(r"(fpn_swins\.\d+)", r"\1.swin_blocks.blocks.0", name)
+
+
 def _smp_module(path: Path, config: Any) -> str:
     del config
     name = ".".join(path)
@@ -92,6 +100,7 @@ _MODULE_NAMES: Mapping[str, Callable[[Path, Any], str]] = {
     "fractal_resnet": _xnet_module,
     "ceecnet_v1": _xnet_module,
     "ceecnet_v2": _xnet_module,
+    "senformer": _senformer_module,
 }
 _LEAVES = {
     "kernel": "weight",
