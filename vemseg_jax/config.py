@@ -11,7 +11,9 @@ from typing import Any
 from vemseg_jax.errors import InputError
 
 PRECISIONS = ("float32", "bfloat16")
-SCHEDULES = ("warmup_poly", "reference", "constant")
+SCHEDULES = ("warmup_poly", "reference", "constant", "plateau")
+OPTIMIZERS = ("adam", "adamw")
+LOSSES = ("soft_dice", "dice_coef", "fractal_tanimoto", "senformer")
 
 
 @dataclasses.dataclass
@@ -43,19 +45,31 @@ class DataConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """Adam with gradient clipping and a learning-rate schedule.
+    """Adam or AdamW with gradient clipping and a learning-rate schedule.
 
     Attributes:
+      name: `adam` or `adamw`, whose decay leaves out norms, biases, gates, position tables and
+        queries.
+      weight_decay: of `adamw`.
       learning_rate: the highest rate (`base` of the schedules).
       schedule: `warmup_poly` (clean warm-up and decay), `reference` (what the reference's
-        optimizer really runs at, step by step) or `constant`.
+        optimizer really runs at, step by step), `constant`, or `plateau` (a tenth of the rate
+        whenever the validation loss stops falling).
+      plateau_patience: validations without a better loss before `plateau` drops the rate.
+      plateau_threshold: relative improvement that counts as better.
+      plateau_drops: times the rate may drop.
       warmup_steps: length of the linear warm-up of `warmup_poly`.
       power: exponent of the polynomial decay of `warmup_poly`.
-      clip_norm: largest global L2 norm of the gradient.
+      clip_norm: largest global L2 norm of the gradient; 0 does not clip.
     """
 
+    name: str = "adam"
+    weight_decay: float = 0.01
     learning_rate: float = 1e-3
     schedule: str = "warmup_poly"
+    plateau_patience: int = 15
+    plateau_threshold: float = 1e-5
+    plateau_drops: int = 2
     warmup_steps: int = 100
     power: float = 1.0
     clip_norm: float = 1.0
@@ -85,11 +99,29 @@ class TrainConfig:
 
 
 @dataclasses.dataclass
+class LossConfig:
+    """What is minimised.
+
+    Attributes:
+      name: `soft_dice`, `dice_coef` (soft Dice with smoothing 1), `fractal_tanimoto` (of the
+        segmentation, and of boundary and distance where the network predicts them) or
+        `senformer`.
+      depth: of `fractal_tanimoto`.
+      depth_per_drop: added to it each time the learning rate drops on a plateau.
+    """
+
+    name: str = "soft_dice"
+    depth: int = 0
+    depth_per_drop: int = 10
+
+
+@dataclasses.dataclass
 class ExperimentConfig:
-    """One training run: the network's configuration, data, optimizer and schedule of work."""
+    """One training run: network, data, loss, optimizer and schedule of work."""
 
     model: Any
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
@@ -113,16 +145,19 @@ def check_config(config: ExperimentConfig) -> None:
     ordered = len(low_high) == 2 and (low_high == (0, 0) or 0 <= low_high[0] < low_high[1])
     _require(ordered, "data.z_range", data.z_range, "(first, one past the last), first < last")
     classes = getattr(config.model, "num_classes", None)
-    fits = classes == len(data.structures)
-    right = f"{len(data.structures)}, one channel for each of --config.data.structures"
+    exclusive = getattr(config.model, "exclusive", False)
+    right = f"{len(data.structures) + exclusive}, one for each of --config.data.structures"
+    right += " and one for the background" if exclusive else ""
+    fits = classes == len(data.structures) + exclusive
     _require(fits, "model.num_classes", classes, right)
+    _check_loss(config)
     for name in ("num_train_slices", "num_val_slices"):
         _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
     rate = optimizer.learning_rate
     _require(rate > 0, "optimizer.learning_rate", rate, "greater than 0")
     known = optimizer.schedule in SCHEDULES
     _require(known, "optimizer.schedule", optimizer.schedule, f"one of {', '.join(SCHEDULES)}")
-    _require(optimizer.clip_norm > 0, "optimizer.clip_norm", optimizer.clip_norm, "positive")
+    _require(optimizer.clip_norm >= 0, "optimizer.clip_norm", optimizer.clip_norm, "at least 0")
     warmup = optimizer.warmup_steps
     _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
     for name in ("batch_size", "steps", "log_every", "checkpoint_every"):
@@ -130,6 +165,28 @@ def check_config(config: ExperimentConfig) -> None:
     _require(train.eval_every >= 0, "train.eval_every", train.eval_every, "at least 0")
     known = train.precision in PRECISIONS
     _require(known, "train.precision", train.precision, f"one of {', '.join(PRECISIONS)}")
+
+
+def _check_loss(config: ExperimentConfig) -> None:
+    loss, optimizer = config.loss, config.optimizer
+    _require(loss.name in LOSSES, "loss.name", loss.name, f"one of {', '.join(LOSSES)}")
+    has_learners = hasattr(config.model, "branch_depth")
+    if loss.name == "senformer":
+        _require(has_learners, "loss.name", loss.name, "another one: the network has no learners")
+    for name in ("depth", "depth_per_drop"):
+        _require(getattr(loss, name) >= 0, f"loss.{name}", getattr(loss, name), "at least 0")
+    known = optimizer.name in OPTIMIZERS
+    _require(known, "optimizer.name", optimizer.name, f"one of {', '.join(OPTIMIZERS)}")
+    decay = optimizer.weight_decay
+    _require(decay >= 0, "optimizer.weight_decay", decay, "at least 0")
+    for name in ("plateau_patience", "plateau_threshold", "plateau_drops"):
+        found = getattr(optimizer, name)
+        _require(found >= 0, f"optimizer.{name}", found, "at least 0")
+    if optimizer.schedule == "plateau":
+        data = config.data
+        watched = bool(config.train.eval_every and (data.num_val_slices or data.val_slices))
+        right = "another one: a plateau needs validation (train.eval_every, data.num_val_slices)"
+        _require(watched, "optimizer.schedule", optimizer.schedule, right)
 
 
 def plain(value: Any) -> Any:

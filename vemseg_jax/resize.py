@@ -1,5 +1,6 @@
 """Bilinear resizing as the reference systems do it, for images, masks and feature maps."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import jax
@@ -22,7 +23,7 @@ def _axis_weights(size: int, new_size: int) -> np.ndarray:
     return weights
 
 
-def resize_bilinear(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def resize_bilinear(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Resizes `x: [..., h, w, c]` to `[..., *shape, c]`, half-pixel centres, no antialiasing.
 
     The convention of `torch.nn.functional.interpolate(mode="bilinear", align_corners=False)`:
@@ -35,7 +36,7 @@ def resize_bilinear(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return jnp.einsum("jw,...iwc->...ijc", cols, x, precision="highest")
 
 
-def resize_nearest(x: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def resize_nearest(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Resizes `x: [b, h, w, c]` to `[b, *shape, c]`, nearest neighbour.
 
     Output i shows input floor(i * float32(size / new_size)), as torch computes it; products with

@@ -14,7 +14,7 @@ from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.trained import Description, Trained, load_trained
-from vemseg_jax.models.registry import create_model, model_name
+from vemseg_jax.models.registry import create_model, is_exclusive, model_name
 from vemseg_jax.progress import track
 
 PIXEL_TOLERANCE = 0.2
@@ -145,6 +145,7 @@ def predict_volume(
         batch_size=options.batch_size,
     )
     structures = trained.description.structures
+    exclusive = is_exclusive(trained.description.model)
     names = [structure + options.suffix for structure in structures]
     with contextlib.ExitStack() as stack:
         writers = [
@@ -162,7 +163,7 @@ def predict_volume(
         ]
         planes = read_slices([volume.image(level)], chosen)
         for z, (plane,) in track(planes, total=len(chosen), what="predicting", unit="slice"):
-            mask = tiling.to_mask(predict(plane))
+            mask = tiling.structure_masks(predict(plane), exclusive=exclusive)
             for channel, writer in enumerate(writers):
                 writer.write(z, level, mask[..., channel])
                 if full:

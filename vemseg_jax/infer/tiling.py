@@ -122,6 +122,18 @@ def to_mask(prob: np.ndarray, *, exclusive: bool = False) -> np.ndarray:
     return (prob > 0.5).astype(np.uint8)
 
 
+def structure_masks(prob: np.ndarray, *, exclusive: bool) -> np.ndarray:
+    """`[h, w, structures]` uint8 masks from `prob` `[h, w, c]`.
+
+    With `exclusive` the channels are classes, background first, and each pixel belongs to the
+    most probable one.
+    """
+    if not exclusive:
+        return to_mask(prob)
+    number = to_mask(prob, exclusive=True)[..., None]
+    return (number == np.arange(1, prob.shape[-1])).astype(np.uint8)
+
+
 def make_forward(model_apply: Callable, variables: dict, *, input_size: int) -> Callable:
     """Jits a network in eval mode as the `forward` of `predict_plane`.
 

@@ -95,7 +95,7 @@ def load_trained(workdir: Path, which: str | None) -> Trained:
                 f"({error}); it was written by version {meta.get('version', 'unknown')}"
             ) from error
         shapes = torch_import.variable_shapes(description.model)
-        template = {name: shapes[name] for name in ("params", "batch_stats")}
+        template = {name: shapes.get(name, {}) for name in ("params", "batch_stats")}
         variables, _ = checkpoints.restore(which, variables=template)
     check_weights(variables, template, where=f"{workdir} ({which})")
     return Trained(description, variables, workdir, which, int(meta["step"]))

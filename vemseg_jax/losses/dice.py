@@ -38,9 +38,11 @@ def soft_dice_loss(
     return jnp.mean(1 - (2 * common + smooth) / (total + smooth))
 
 
-def dice_coef_loss(prob: jax.Array, target: jax.Array) -> jax.Array:
+def dice_coef_loss(
+    prob: jax.Array, target: jax.Array, *, valid: jax.Array | None = None
+) -> jax.Array:
     """Soft Dice loss with smoothing 1, as the reference trains its deep UNet++."""
-    return soft_dice_loss(prob, target, smooth=1.0)
+    return soft_dice_loss(prob, target, valid=valid, smooth=1.0)
 
 
 def hard_dice(prediction: jax.Array, target: jax.Array, *, smooth: float = 1.0) -> jax.Array:

@@ -64,6 +64,11 @@ def model_config(name: str, **options: Any) -> ModelConfig:
     return MODELS[name].config(**options)
 
 
+def is_exclusive(config: ModelConfig) -> bool:
+    """Whether the classes exclude each other: softmax, background first."""
+    return getattr(config, "exclusive", False)
+
+
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The configuration as plain values, `name` included, for JSON."""
     return {"name": model_name(config), **dataclasses.asdict(config)}

@@ -106,6 +106,7 @@ class _CrossAttention(nn.Module):
         q = q.reshape(b, length, self.heads, size)
         kernel, bias = Dense(2 * c, dtype=self.dtype, name="kv").weights(c)
         to_key, to_value = jnp.moveaxis(kernel.reshape(c, 2, self.heads, size), 1, 0)
+        assert bias is not None
         key_bias, value_bias = bias.reshape(2, self.heads, size)
 
         by_token = jnp.einsum("blhd,chd->bhlc", q, to_key)
@@ -217,7 +218,7 @@ class SenFormer(nn.Module):
                 name=f"learners_{n}",
             )
             learners.append(resize_bilinear(learner(x), size))
-        ensemble = sum(nn.softmax(logits) for logits in learners)
+        ensemble = jnp.sum(jnp.stack([nn.softmax(logits) for logits in learners]), 0)
         prob = resize_bilinear(ensemble, image.shape[1:3]) / len(learners)
         outputs = {"prob": prob, "logits": jnp.log(jnp.maximum(prob, CLAMP)), "ensemble": ensemble}
         return outputs | {f"learner_{n}": logits for n, logits in enumerate(learners)}

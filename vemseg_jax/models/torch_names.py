@@ -130,4 +130,6 @@ def is_needless(config: registry.ModelConfig, name: str) -> bool:
     if not hasattr(config, "encoder_depth"):
         return False
     stage = re.match(r"encoder\.(?:layer(\d)|fc)\.", name)
-    return bool(stage) and (stage[1] is None or int(stage[1]) >= config.encoder_depth)
+    if stage is None:
+        return False
+    return stage[1] is None or int(stage[1]) >= config.encoder_depth

@@ -112,7 +112,7 @@ class UNetPlusPlus(nn.Module):
             upsample2x(head(x, f"branch_head_{n}"))[:, :height, :width]
             for n, x in enumerate(inner, 1)
         ] + [logits]
-        prob = sum(nn.sigmoid(branch) for branch in branches) / len(branches)
+        prob = jnp.mean(jnp.stack([nn.sigmoid(branch) for branch in branches]), 0)
         tiny = jnp.finfo(prob.dtype).eps
         clipped = jnp.clip(prob, tiny, 1 - tiny)
         outputs = {"prob": prob, "logits": jnp.log(clipped) - jnp.log1p(-clipped)}

@@ -1,5 +1,6 @@
 """The training loop: it only orchestrates step, validation, checkpoints and log."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.metric_writer import MetricWriter
 from vemseg_jax.models import registry
 from vemseg_jax.progress import Meter, clock
-from vemseg_jax.train.setup import Run, claim, describe, load, mean_score, prepare
+from vemseg_jax.train.plateau import observe
+from vemseg_jax.train.setup import (
+    Run,
+    claim,
+    describe,
+    load,
+    mean_score,
+    optimizer_item,
+    prepare,
+)
 from vemseg_jax.train.state import TrainState, parameter_count, to_host
 
 
@@ -138,12 +148,14 @@ def _diverged(found: str, done: int, checkpoints: Checkpoints) -> InputError:
 
 def _validate(run: Run, done: int, writer: MetricWriter) -> dict[str, float]:
     assert run.validate is not None
-    val_dice = run.validate(run.state.variables)
+    validation = run.validate(run.state.variables)
+    val_dice = validation.dice
     score = mean_score(val_dice)
     better = score > run.best
     # nan (nothing to find on any held-out slice) has no place in JSON.
     val_dice = {k: v for k, v in val_dice.items() if not math.isnan(v)}
-    writer.write(done, {f"val_dice_{name}": value for name, value in val_dice.items()})
+    values = {f"val_dice_{name}": value for name, value in val_dice.items()}
+    writer.write(done, {**values, "val_loss": validation.loss})
     logging.info(
         "step %d  validation 3D Dice %s%s",
         done,
@@ -153,7 +165,24 @@ def _validate(run: Run, done: int, writer: MetricWriter) -> dict[str, float]:
     if better:
         run.best = score
         _save(run, BEST, done, val_dice)
+    if run.config.optimizer.schedule == "plateau":
+        _watch(run, done, validation.loss)
     return val_dice
+
+
+def _watch(run: Run, done: int, loss: float) -> None:
+    """Lowers the learning rate when the validation loss has stopped falling."""
+    options, before = run.config.optimizer, int(run.state.plateau.drops)
+    plateau = observe(
+        run.state.plateau,
+        loss,
+        patience=options.plateau_patience,
+        threshold=options.plateau_threshold,
+        most_drops=options.plateau_drops,
+    )
+    run.state = dataclasses.replace(run.state, plateau=plateau)
+    if int(plateau.drops) > before:
+        logging.info("step %d  validation loss on a plateau: learning rate / 10", done)
 
 
 def _save(run: Run, which: str, done: int, val_dice: dict[str, float]) -> None:
@@ -164,6 +193,6 @@ def _save(run: Run, which: str, done: int, val_dice: dict[str, float]) -> None:
         which,
         done,
         variables=state.variables,
-        optimizer=state.opt_state if which == LATEST else None,
+        optimizer=optimizer_item(state) if which == LATEST else None,
         meta=run.description.to_meta(step=done, val_dice=val_dice),
     )

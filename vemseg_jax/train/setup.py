@@ -20,10 +20,12 @@ from vemseg_jax.data.volume import Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description
 from vemseg_jax.models import registry
+from vemseg_jax.train.objective import make_objective
 from vemseg_jax.train.optimizer import create_optimizer
+from vemseg_jax.train.plateau import Plateau
 from vemseg_jax.train.state import TrainState, create_state
 from vemseg_jax.train.supervised import make_step
-from vemseg_jax.train.validate import make_validator
+from vemseg_jax.train.validate import Validation, make_validator
 
 CONFIG_NAME = "config.json"
 # Fields that change neither the weights nor which of them are best.
@@ -39,7 +41,7 @@ class Run:
     step: Callable
     sampler: CropSampler
     planes: input_pipeline.Planes
-    validate: Callable[[dict], dict[str, float]] | None
+    validate: Callable[[dict], Validation] | None
     checkpoints: Checkpoints
     state: TrainState
     best: float
@@ -147,13 +149,24 @@ def prepare(
             crop_size=data.crop_size,
             batch_size=options.batch_size,
             normalization=description.normalization,
+            exclusive=registry.is_exclusive(config.model),
         )
     state = create_state(
         model, optimizer, seed=options.seed, channels=getattr(config.model, "in_channels", 1)
     )
     state, best = _resume(state, description, checkpoints)
+    plateau = config.optimizer.schedule == "plateau"
     step = make_step(
-        model, optimizer, crop_size=data.crop_size, normalization=description.normalization
+        model,
+        optimizer,
+        objective=make_objective(
+            config.loss,
+            exclusive=registry.is_exclusive(config.model),
+            most_drops=config.optimizer.plateau_drops if plateau else 0,
+        ),
+        crop_size=data.crop_size,
+        normalization=description.normalization,
+        seed=options.seed,
     )
     planes = jax.device_put(training)
     return Run(config, description, step, sampler, planes, validate, checkpoints, state, best)
@@ -177,19 +190,25 @@ def _resume(
             f"the checkpoint in --workdir was trained on another network or other data "
             f"({'; '.join(changed)}); choose a new --workdir"
         )
-    variables, opt_state = checkpoints.restore(
-        LATEST, variables=state.variables, optimizer=state.opt_state
+    variables, (opt_state, plateau) = checkpoints.restore(
+        LATEST, variables=state.variables, optimizer=optimizer_item(state)
     )
     state = TrainState(
         step=np.asarray(meta["step"], np.int32),
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=opt_state,
+        plateau=plateau,
     )
     best = checkpoints.step(BEST)
     # A best checkpoint from beyond the resumed step is made again when that step comes.
     score = mean_score(checkpoints.meta(BEST)["val_dice"]) if best is not None else -math.inf
     return jax.device_put(state), score
+
+
+def optimizer_item(state: TrainState) -> tuple[Any, Plateau]:
+    """What a checkpoint holds beside the weights, so that training can go on."""
+    return state.opt_state, state.plateau
 
 
 def mean_score(val_dice: dict[str, float]) -> float:

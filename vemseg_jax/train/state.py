@@ -9,19 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from vemseg_jax.models.initial import initial_variables
+from vemseg_jax.train.plateau import Plateau
+
 
 @flax.struct.dataclass
 class TrainState:
     """Everything a step reads and writes.
 
     `step` int32 scalar, the number of finished steps; `params` and `batch_stats` float32 trees
-    of the network; `opt_state` of the optimizer.
+    of the network; `opt_state` of the optimizer; `plateau`, what the learning rate's drops depend
+    on.
     """
 
     step: Any
     params: Any
     batch_stats: Any
     opt_state: Any
+    plateau: Plateau
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -33,16 +38,13 @@ def create_state(
     model: nn.Module, optimizer: optax.GradientTransformation, *, seed: int, channels: int
 ) -> TrainState:
     """Initialises network and optimizer from a seed; `channels` is the image's."""
-    image = jnp.zeros((1, 64, 64, channels), jnp.float32)
-    # XLA compiles the default generator once per parameter, 15 s for a small network on a CPU;
-    # this one takes 3.
-    key = jax.random.key(seed, impl="rbg")
-    variables = jax.jit(lambda key: model.init(key, image, train=False))(key)
+    variables = initial_variables(model, seed=seed, channels=channels)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        batch_stats=variables["batch_stats"],
         opt_state=optimizer.init(variables["params"]),
+        plateau=Plateau.start(),
     )
 
 

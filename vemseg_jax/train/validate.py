@@ -1,5 +1,6 @@
-"""Validation Dice on held-out labelled slices, at training scale."""
+"""Validation Dice and loss on held-out labelled slices, at training scale."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -7,11 +8,30 @@ import numpy as np
 
 from vemseg_jax.data.input_pipeline import Planes
 from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.eval.metrics import DiceAccumulator, count_slice
 from vemseg_jax.infer import tiling
+from vemseg_jax.losses.dice import SMOOTH
 
 # Half-overlapping windows: a quarter of the reference's work, enough to rank checkpoints.
 STRIDE_SHARE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """`dice` per structure, 3D over the held-out slices; `loss`, soft Dice over all of them."""
+
+    dice: dict[str, float]
+    loss: float
+
+
+def _soft_sums(prob: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Per channel: sum of p t, and of p^2 + t^2, over labelled pixels. `[2, c]`"""
+    target, valid = label == 1, label != UNLABELLED
+    prob = np.where(valid, prob, 0)
+    common = np.sum(prob, (0, 1), where=target, dtype=np.float64)
+    total = np.sum(np.square(prob), (0, 1), dtype=np.float64) + target.sum((0, 1))
+    return np.stack([common, total])
 
 
 def make_validator(
@@ -22,8 +42,9 @@ def make_validator(
     crop_size: int,
     batch_size: int,
     normalization: Normalization,
-) -> Callable[[dict], dict[str, float]]:
-    """A function from variables to the 3D Dice of each structure over the held-out slices.
+    exclusive: bool,
+) -> Callable[[dict], Validation]:
+    """A function from variables to the scores over the held-out slices.
 
     Args:
       model_apply: the network's `apply`.
@@ -32,6 +53,7 @@ def make_validator(
       crop_size: side of the windows.
       batch_size: windows per call.
       normalization: of the grey values.
+      exclusive: whether the network's classes exclude each other, background first.
     """
     plan = tiling.plan_windows(
         planes.image.shape[1:3], kernel=crop_size, stride=crop_size // STRIDE_SHARE
@@ -40,15 +62,19 @@ def make_validator(
     batch_size = min(batch_size, len(plan.corners))
     run = jax.jit(lambda variables, x: model_apply(variables, x, train=False)["prob"])
 
-    def validate(variables: dict) -> dict[str, float]:
+    def validate(variables: dict) -> Validation:
         totals = {name: DiceAccumulator() for name in structures}
+        soft = np.zeros((2, len(structures)))
         for image, label in zip(images, planes.label, strict=True):
             prob = tiling.predict_plane(
                 lambda x: run(variables, x), image, plan=plan, batch_size=batch_size
             )
-            mask = tiling.to_mask(prob)
+            mask = tiling.structure_masks(prob, exclusive=exclusive)
+            soft += _soft_sums(prob[..., -len(structures) :], label)
             for channel, name in enumerate(structures):
                 totals[name].add(count_slice(label[..., channel], mask[..., channel]))
-        return {name: total.dice_3d for name, total in totals.items()}
+        common, total = soft
+        loss = float(np.mean(1 - (2 * common + SMOOTH) / (total + SMOOTH)))
+        return Validation({name: total.dice_3d for name, total in totals.items()}, loss)
 
     return validate
