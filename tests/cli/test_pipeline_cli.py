@@ -97,6 +97,56 @@ def test_train_predict_evaluate(folder, tmp_path):
     assert again.stderr.strip().startswith("error: ") and "--overwrite" in again.stderr
 
 
+XNET = [
+    "filters=8", "depth=2", "psp_depth=2", "heads=1", "norm_groups=2", "attention_depth=2"
+]  # fmt: skip
+RESNET = ["encoder=resnet18", "encoder_depth=3", "decoder_channels=(8, 8, 8)"]
+NETWORKS = {
+    "unet": ["base_channels=4"],
+    "resunet": ["filters=(4, 4, 4)"],
+    "unetplusplus": [*RESNET, "deep_supervision=True"],
+    "unetplusplus_cps": ["encoder=resnet18", "decoder_channels=(8, 8, 8)"],
+    "smp_unet": RESNET,
+    "fractal_resnet": XNET,
+    "ceecnet_v1": XNET,
+    "ceecnet_v2": XNET,
+    "senformer": ["backbone=nano", "features=16", "heads=2", "branch_depth=1"],
+}
+
+
+def test_every_configuration_is_trained_here():
+    names = {path.stem for path in (ROOT / "configs").glob("*.py")}
+    assert names == {*NETWORKS, "small_unet", "hela_resunet"}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_trains_and_predicts(folder, tmp_path, name):
+    _ok(
+        "train",
+        f"--config={ROOT}/configs/{name}.py",
+        *(f"--config.model.{option}" for option in NETWORKS[name]),
+        *TINY[2:],
+        f"--config.data.volume={folder}/v.zarr",
+        "--config.train.steps=3",
+        "--config.train.eval_every=2",
+        f"--workdir={tmp_path}/run",
+    )
+    lines = [json.loads(x) for x in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert len(losses) == 3 and all(0 < loss < 10 for loss in losses)
+    assert [line["val_loss"] for line in lines if "val_loss" in line]
+    if "fractal" in name or "ceecnet" in name:
+        assert {"loss_prob", "loss_boundary", "loss_distance"} <= set(lines[0])
+    out = _ok(
+        "predict",
+        f"--volume={folder}/v.zarr",
+        f"--checkpoint={tmp_path}/run",
+        f"--suffix=_{name}",
+        "--slices=1",
+    )
+    assert f"nuclei_{name}" in out
+
+
 def test_training_that_was_killed_ends_with_the_same_weights(folder, tmp_path):
     steps = 60
     _ok("train", *_train_arguments(folder, tmp_path / "whole", steps))

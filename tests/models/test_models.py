@@ -5,22 +5,39 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry, torch_import
-from vemseg_jax.train.state import create_state
+from vemseg_jax.models.initial import initial_variables
 
+RESNET = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": (8, 8, 8)}
+XNET = {
+    "filters": 8, "depth": 2, "psp_depth": 2, "heads": 1, "norm_groups": 2, "attention_depth": 2
+}  # fmt: skip
 SMALL = {
     "small_unet": {"base_channels": 4},
     "unet": {"base_channels": 4},
     "resunet": {"filters": (4, 6, 8, 8, 8)},
+    "smp_unet": RESNET,
+    "unetplusplus": RESNET,
+    "fractal_resnet": XNET,
+    "ceecnet_v1": XNET,
+    "ceecnet_v2": XNET,
+    "senformer": {"backbone": "nano", "features": 16, "heads": 2, "branch_depth": 1},
 }
+# What networks whose classes exclude each other need.
+CLASSES = {"senformer": {"num_classes": 2}}
 REFERENCE_PARAMETERS = {
     "small_unet": ({"base_channels": 16}, 269_009),
     "unet": ({}, 17_266_306),
     "resunet": ({}, 32_974_401),
+    "smp_unet": ({}, 24_430_097),
+    "unetplusplus": ({}, 26_072_337),
+    "fractal_resnet": ({}, 406_843),
+    "ceecnet_v1": ({}, 741_309),
+    "ceecnet_v2": ({}, 1_189_095),
+    "senformer": ({}, 141_785_050),
 }
 
 
@@ -30,9 +47,13 @@ def _image(b, h, w, seed=0):
 
 @functools.cache
 def _variables(model):
-    optimizer = optax.sgd(1.0)
-    state = create_state(model, optimizer, seed=0, channels=1)
-    return state.variables
+    variables = initial_variables(model, seed=0, channels=1)
+
+    def open_gates(path, value):
+        # Attention gates start at 0 and would hide what is behind them.
+        return value + 0.5 if path[-1].key.startswith("gamma") else value
+
+    return jax.tree_util.tree_map_with_path(open_gates, variables)
 
 
 def test_every_network_is_tested_here():
@@ -42,21 +63,46 @@ def test_every_network_is_tested_here():
 @pytest.mark.parametrize("name", SMALL)
 def test_parameter_count_is_the_references(name):
     options, expected = REFERENCE_PARAMETERS[name]
+    assert _count(name, **options) == expected
+
+
+def _count(name, **options):
     shapes = torch_import.variable_shapes(registry.model_config(name, **options))
-    assert sum(np.prod(x.shape) for x in jax.tree.leaves(shapes["params"])) == expected
+    return sum(np.prod(x.shape) for x in jax.tree.leaves(shapes["params"]))
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("size", [(32, 32), (45, 38)])
+@pytest.mark.parametrize(
+    "name, options, expected",
+    [
+        ("unetplusplus", {"encoder_depth": 3, "decoder_channels": (128, 64, 16)}, 2_017_937),
+        ("senformer", {"backbone": "small"}, 163_102_954),
+        ("fractal_resnet", {"up_heads": "own"}, 427_003),
+        ("ceecnet_v1", {"up_heads": "own"}, 776_841),
+        ("ceecnet_v2", {"up_heads": "own"}, 1_237_731),
+        ("fractal_resnet", {"filters": 32, "depth": 6, "heads": 4}, 18_199_919),
+        ("ceecnet_v1", {"filters": 32, "depth": 6, "heads": 4}, 34_688_685),
+        ("ceecnet_v2", {"filters": 32, "depth": 6, "heads": 4}, 58_964_079),
+    ],
+)
+def test_parameter_counts_of_other_configurations(name, options, expected):
+    assert _count(name, **options) == expected
+
+
+@pytest.mark.parametrize("size, classes", [((32, 32), 1), ((45, 38), 3)])
 @pytest.mark.parametrize("name", SMALL)
 def test_output_has_the_inputs_size(name, size, classes):
-    model = registry.create_model(registry.model_config(name, num_classes=classes, **SMALL[name]))
+    config = registry.model_config(name, num_classes=classes + (name in CLASSES), **SMALL[name])
+    model, classes = registry.create_model(config), config.num_classes
     outputs = jax.jit(lambda v, x: model.apply(v, x, train=False))(
         _variables(model), _image(2, *size)
     )
     assert outputs["prob"].shape == outputs["logits"].shape == (2, *size, classes)
     assert outputs["prob"].dtype == jnp.float32
-    np.testing.assert_allclose(outputs["prob"], jax.nn.sigmoid(outputs["logits"]), atol=1e-6)
+    if registry.is_exclusive(config):
+        np.testing.assert_allclose(outputs["prob"].sum(-1), 1, atol=1e-6)
+        np.testing.assert_allclose(outputs["prob"], jnp.exp(outputs["logits"]), atol=1e-6)
+    else:
+        np.testing.assert_allclose(outputs["prob"], jax.nn.sigmoid(outputs["logits"]), atol=1e-6)
 
 
 @pytest.mark.parametrize("bilinear", [True, False])
@@ -77,10 +123,17 @@ def test_gradients_reach_every_parameter_and_statistics_move(name):
 
     def loss_of(params):
         outputs, updated = model.apply(
-            {**variables, "params": params}, _image(2, 32, 32), train=True, mutable=["batch_stats"]
+            {**variables, "params": params},
+            _image(2, 32, 32),
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(0)},
         )
         heads = [head for key, head in outputs.items() if key != "prob"]
-        return sum(jnp.mean(jnp.square(head - 1)) for head in heads), updated["batch_stats"]
+        # Weights that differ from pixel to pixel: a softmax's plain sum has no gradient.
+        weights = np.linspace(-1, 1, 7)
+        loss = sum(jnp.sum(jnp.resize(weights, head.shape) * jnp.square(head)) for head in heads)
+        return loss, updated.get("batch_stats", {})
 
     grads, statistics = jax.jit(jax.grad(loss_of, has_aux=True))(variables["params"])
     for path, grad in jax.tree_util.tree_leaves_with_path(grads):
@@ -88,6 +141,8 @@ def test_gradients_reach_every_parameter_and_statistics_move(name):
         # A bias straight before a BatchNorm has no gradient but rounding.
         if "bias" not in str(path):
             assert np.abs(grad).max() > 0, path
+    if not variables["batch_stats"]:
+        return
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), variables["batch_stats"], statistics)
     assert all(jax.tree.leaves(moved))
 
@@ -98,16 +153,20 @@ def test_bfloat16_stays_close_with_float32_parameters(name):
     wide = registry.create_model(config)
     narrow = registry.create_model(config, dtype=jnp.bfloat16)
     variables = _variables(wide)
-    assert {x.dtype for x in jax.tree.leaves(_variables(narrow))} == {jnp.dtype("float32")}
-    expected = wide.apply(variables, _image(1, 32, 32), train=False)["prob"]
-    found = narrow.apply(variables, _image(1, 32, 32), train=False)["prob"]
+    key, image = jax.random.key(0), _image(1, 32, 32)
+    shapes = jax.eval_shape(lambda x: narrow.init(key, x, train=False), image)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    expected, found = (
+        jax.jit(lambda v, x, m=m: m.apply(v, x, train=False))(variables, _image(1, 32, 32))["prob"]
+        for m in (wide, narrow)
+    )
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=2e-2)
     assert np.any(found != expected)
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(InputError, match=r"'unnet'.*resunet, small_unet, unet"):
+    with pytest.raises(InputError, match=r"'unnet'.*resunet, senformer, small_unet"):
         registry.model_config("unnet")
     with pytest.raises(InputError, match=r"'filter'.*filters"):
         registry.model_config("resunet", filter=3)

@@ -84,7 +84,8 @@ def to_flax(config: registry.ModelConfig, state: Mapping[str, Any]) -> dict[str,
             f"weights do not fit the network {registry.model_name(config)!r}: "
             + "; ".join(wrong[:LISTED_NAMES])
         )
-    return flax.traverse_util.unflatten_dict(flat)
+    # A network without BatchNorm has no statistics, but every network has the collection.
+    return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(flat)}
 
 
 def to_torch(config: registry.ModelConfig, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -1,0 +1,55 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vemseg_jax.errors import InputError
+from vemseg_jax.models import registry
+from vemseg_jax.models.ceecnet import size_multiple
+from vemseg_jax.models.convolution import grouped_conv2d
+from vemseg_jax.models.psp import pool_cells
+
+
+def test_size_multiple_is_the_references():
+    assert size_multiple(registry.model_config("ceecnet_v1")) == 64
+    assert size_multiple(registry.model_config("ceecnet_v1", depth=6)) == 256
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("ceecnet_v1", {"heads": 8}, r"16 channels, 4 in its narrowest.* 8 heads"),
+        ("fractal_resnet", {"heads": 32}, r"level 0 has 16 channels.* 32 heads"),
+        ("ceecnet_v2", {"norm_groups": 3}, r"4 channels.*norm_groups=3"),
+        ("ceecnet_v2", {"norm": "layer"}, r"norm is 'layer'; it must be one of group, batch"),
+        ("fractal_resnet", {"up_heads": "idx"}, r"up_heads is 'idx'; .* deeper, own"),
+        ("fractal_resnet", {"depth": 0}, r"depth is 0; it must be at least 1"),
+        ("fractal_resnet", {"exclusive": True}, r"exclusive needs .*num_classes of at least 2"),
+        ("senformer", {"backbone": "huge"}, r"backbone is 'huge'; choose from: base, nano"),
+        ("senformer", {"heads": 7}, r"features=512 do not divide into .*heads=7"),
+        ("senformer", {"num_classes": 1}, r"num_classes is 1; SenFormer needs at least 2"),
+    ],
+)
+def test_numbers_that_clash_are_named(name, options, message):
+    with pytest.raises(InputError, match=message):
+        registry.create_model(registry.model_config(name, **options))
+
+
+def test_cells_are_pooled_exactly():
+    x = np.random.default_rng(0).normal(size=(2, 8, 16, 3)).astype(np.float32)
+    found = np.asarray(pool_cells(jnp.asarray(x), 4))
+    assert found.shape == (2, 4, 4, 3)
+    np.testing.assert_array_equal(found[:, 1, 2], x[:, 2:4, 8:12].max((1, 2)))
+
+
+@pytest.mark.parametrize("channels, features, groups", [(16, 16, 2), (64, 32, 16), (24, 48, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_grouped_convolution_equals_one_per_group(channels, features, groups, stride):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 9, 8, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, channels // groups, features)), jnp.float32)
+    found = grouped_conv2d(x, kernel, groups=groups, stride=stride, padding=1)
+    parts = [
+        grouped_conv2d(a, k, groups=1, stride=stride, padding=1)
+        for a, k in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+    ]
+    np.testing.assert_allclose(found, jnp.concatenate(parts, -1), atol=2e-5)
