@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
 
@@ -37,9 +38,19 @@ def run(main: Callable[[], None]) -> None:
             # The reader of our output (such as `head`) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+    _keep_compiled_programs()
     # jax tells of every accelerator it does not find.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
+
+
+def _keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache, so that a second run starts at once.
+
+    `JAX_COMPILATION_CACHE_DIR` names another folder; empty, nothing is kept.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "vemseg_jax"))
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

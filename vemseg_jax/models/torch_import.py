@@ -1,5 +1,6 @@
 """Weights between torch's naming and layout and Flax variables, both ways."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,13 @@ import numpy as np
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
-from vemseg_jax.models.torch_names import Path, is_needless, torch_name
+from vemseg_jax.models.torch_names import (
+    Path,
+    encoder_prefix,
+    is_classifier,
+    is_needless,
+    torch_name,
+)
 
 LISTED_NAMES = 8
 
@@ -43,6 +50,13 @@ def variable_shapes(config: registry.ModelConfig) -> dict[str, Any]:
     return jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), image)
 
 
+def _one_channel(path: Path, value: np.ndarray, expected: Any) -> np.ndarray:
+    """Sums the colours of a first kernel where the network sees grey: the answer to grey input."""
+    if path[-1] == "kernel" and value.ndim == 4 and value.shape[2] == 3 and expected.shape[2] == 1:
+        return value.sum(2, keepdims=True)
+    return value
+
+
 def _listed(names: set[str]) -> str:
     shown = sorted(names)[:LISTED_NAMES]
     more = len(names) - len(shown)
@@ -54,7 +68,8 @@ def to_flax(config: registry.ModelConfig, state: Mapping[str, Any]) -> dict[str,
 
     Args:
       config: the network the weights belong to.
-      state: torch's names and layouts; `num_batches_tracked` is not needed and is passed over.
+      state: torch's names and layouts; what no network needs, such as `num_batches_tracked`, is
+        passed over. A first kernel for three colours is summed for a network that sees grey.
 
     Returns:
       `{"params": ..., "batch_stats": ...}` as numpy arrays.
@@ -75,6 +90,7 @@ def to_flax(config: registry.ModelConfig, state: Mapping[str, Any]) -> dict[str,
     flat, wrong = {}, []
     for path, name in names.items():
         value = _from_torch_layout(path, np.asarray(state[name]))
+        value = _one_channel(path, value, expected[path])
         if value.shape != expected[path].shape:
             wanted = _to_torch_layout(path, np.empty(expected[path].shape, bool)).shape
             wrong.append(f"{name} is {np.shape(state[name])}, expected {wanted}")
@@ -86,6 +102,36 @@ def to_flax(config: registry.ModelConfig, state: Mapping[str, Any]) -> dict[str,
         )
     # A network without BatchNorm has no statistics, but every network has the collection.
     return {"batch_stats": {}, **flax.traverse_util.unflatten_dict(flat)}
+
+
+def encoder_to_flax(
+    config: registry.ModelConfig, state: Mapping[str, Any], variables: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Puts the weights of an ImageNet classifier into a network's encoder.
+
+    Args:
+      config: a network with a ResNet encoder or a Swin backbone.
+      state: the classifier's `state_dict`, torchvision's names for ResNet, the original
+        repository's for Swin; the classifier itself is passed over.
+      variables: of the network; what the classifier lacks is taken from there.
+
+    Returns:
+      `{"params": ..., "batch_stats": ...}` as numpy arrays.
+
+    Raises:
+      InputError: a network without such an encoder, or names and shapes that do not fit.
+    """
+    prefix = encoder_prefix(config)
+    if prefix is None:
+        raise InputError(
+            f"network {registry.model_name(config)!r} has no encoder that was trained on ImageNet"
+        )
+    given = {prefix + name: value for name, value in state.items() if not is_classifier(name)}
+    own = to_torch(config, variables["params"]) | to_torch(config, variables["batch_stats"])
+    # The backbone's norms of each stage are the segmentation network's own.
+    optional = {name for name in own if re.fullmatch(r"backbone\.norm\d\.\w+", name)}
+    kept = {n: v for n, v in own.items() if not n.startswith(prefix) or n in optional}
+    return to_flax(config, kept | given)
 
 
 def to_torch(config: registry.ModelConfig, tree: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -119,6 +119,18 @@ def torch_name(config: registry.ModelConfig, path: Path) -> str:
     return f"{module}.{leaf}" if module else leaf
 
 
+def encoder_prefix(config: registry.ModelConfig) -> str | None:
+    """What stands before the names of weights that were trained on ImageNet, None without any."""
+    if hasattr(config, "encoder_depth"):
+        return "encoder."
+    return "backbone." if registry.model_name(config) == "senformer" else None
+
+
+def is_classifier(name: str) -> bool:
+    """Whether an entry of an ImageNet checkpoint belongs to its classifier, or is a mask."""
+    return name.startswith(("fc.", "head.", "norm.")) or name.endswith("attn_mask")
+
+
 def is_needless(config: registry.ModelConfig, name: str) -> bool:
     """Whether an entry of the reference's `state_dict` has no counterpart here, rightly.
 

@@ -11,15 +11,16 @@ import jax
 import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
-from vemseg_jax.config import ExperimentConfig, differences, plain
+from vemseg_jax.config import ExperimentConfig, check_config, differences, plain
 from vemseg_jax.data import input_pipeline, normalization
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.data.sampling import CropSampler
 from vemseg_jax.data.split import Split, split_slices
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description
-from vemseg_jax.models import registry
+from vemseg_jax.models import registry, torch_import
+from vemseg_jax.models.torch_files import read_state
 from vemseg_jax.train.objective import make_objective
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.plateau import Plateau
@@ -47,13 +48,11 @@ class Run:
     best: float
 
 
-def load(
-    volume: Volume, config: ExperimentConfig
-) -> tuple[Split, dict[str, input_pipeline.Planes | None]]:
-    """Reads the slices to train on and those held out, all at training scale.
+def find_split(volume: Volume, config: ExperimentConfig) -> Split:
+    """Which labelled slices train and which are held out.
 
     Raises:
-      InputError: labels or slices that are not there.
+      InputError: slices or labels that are not there.
     """
     data = config.data
     if data.z_range[1] > volume.shape[0]:
@@ -62,7 +61,18 @@ def load(
             f"{volume.shape[0]} slices of {volume.path}"
         )
     labelled = {z for name in data.structures for z in volume.labelled_slices(name)}
-    split = split_slices(sorted(labelled), data)
+    return split_slices(sorted(labelled), data)
+
+
+def load(
+    volume: Volume, config: ExperimentConfig
+) -> tuple[Split, dict[str, input_pipeline.Planes | None]]:
+    """Reads the slices to train on and those held out, all at training scale.
+
+    Raises:
+      InputError: labels or slices that are not there.
+    """
+    data, split = config.data, find_split(volume, config)
     training = input_pipeline.load_slices(volume, data.structures, split.train)
     val = input_pipeline.load_slices(volume, data.structures, split.val) if split.val else None
     return split, {
@@ -170,6 +180,49 @@ def prepare(
     )
     planes = jax.device_put(training)
     return Run(config, description, step, sampler, planes, validate, checkpoints, state, best)
+
+
+def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
+    """Makes a run whose first checkpoint holds weights from torch: to predict or to train on.
+
+    Args:
+      config: the experiment; the volume gives grey-value statistics and labelled slices.
+      workdir: a new folder.
+      weights: see `torch_files.read_state`.
+      encoder: the weights are those of an ImageNet classifier, for the encoder alone; the rest
+        starts at random.
+
+    Returns:
+      How many arrays were taken from the file.
+
+    Raises:
+      InputError: weights, volume or folder that cannot be used; no folder is left then.
+    """
+    check_config(config)
+    state_dict = read_state(weights)
+    if (workdir / CONFIG_NAME).exists():
+        raise InputError(f"{workdir} holds a run already; choose a new --workdir")
+    model = registry.create_model(config.model)
+    optimizer = create_optimizer(config.optimizer, steps=config.train.steps)
+    channels = getattr(config.model, "in_channels", 1)
+    state = create_state(model, optimizer, seed=config.train.seed, channels=channels)
+    if encoder:
+        variables = torch_import.encoder_to_flax(config.model, state_dict, state.variables)
+    else:
+        variables = torch_import.to_flax(config.model, state_dict)
+    variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
+    volume = open_volume(config.data.volume)
+    description = describe(config, volume, find_split(volume, config))
+    claim(workdir, config)
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(
+            LATEST,
+            0,
+            variables=variables,
+            optimizer=jax.device_get(optimizer_item(state)),
+            meta=description.to_meta(step=0, val_dice={}),
+        )
+    return len(state_dict)
 
 
 def _resume(

@@ -1,0 +1,40 @@
+"""`vemseg-import-weights`: makes a run of weights that were trained with torch."""
+
+from pathlib import Path
+
+from absl import flags
+
+from vemseg_jax.cli import app
+from vemseg_jax.cli.experiment import define_config, experiment
+
+_CONFIG = define_config()
+_WEIGHTS = flags.DEFINE_string(
+    "weights",
+    None,
+    "The weights: .safetensors, .npz, or a state_dict saved by torch (extra: torch).",
+    required=True,
+)
+_ENCODER = flags.DEFINE_bool(
+    "encoder", False, "The weights are an ImageNet classifier's: only the encoder takes them."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "New folder for the run.", required=True)
+
+
+def main() -> None:
+    """Imports the weights and says what can be done with them."""
+    from vemseg_jax.train.setup import import_weights
+
+    count = import_weights(
+        experiment(_CONFIG), Path(_WORKDIR.value), Path(_WEIGHTS.value), encoder=_ENCODER.value
+    )
+    print(f"imported {count} arrays of {_WEIGHTS.value} into {_WORKDIR.value}")
+    print("predict with vemseg-predict, or train on with vemseg-train and the same configuration")
+
+
+def entry() -> None:
+    """The console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()
