@@ -41,7 +41,7 @@ def split(x, kernel, groups):
 
 def ours(x, kernel, groups):
     """The project's choice for this platform."""
-    return grouped_conv2d(x, kernel, groups=groups, padding=1)
+    return grouped_conv2d(x, [kernel], groups=groups, padding=1)
 
 
 def milliseconds(function, *arguments) -> float:

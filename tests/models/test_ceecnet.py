@@ -47,9 +47,9 @@ def test_grouped_convolution_equals_one_per_group(channels, features, groups, st
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, 9, 8, channels)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(3, 3, channels // groups, features)), jnp.float32)
-    found = grouped_conv2d(x, kernel, groups=groups, stride=stride, padding=1)
+    found = grouped_conv2d(x, [kernel], groups=groups, stride=stride, padding=1)
     parts = [
-        grouped_conv2d(a, k, groups=1, stride=stride, padding=1)
+        grouped_conv2d(a, [k], groups=1, stride=stride, padding=1)
         for a, k in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
     ]
     np.testing.assert_allclose(found, jnp.concatenate(parts, -1), atol=2e-5)

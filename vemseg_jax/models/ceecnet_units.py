@@ -8,7 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vemseg_jax.models.fractal import Attention, ConvNorm, RelativeAttention, Style, gate
+from vemseg_jax.models.fractal import (
+    Attention,
+    ConvNorm,
+    RelativeAttention,
+    Style,
+    attend_to_each_other,
+    gate,
+    joined_conv_norm,
+)
 from vemseg_jax.resize import upsample2x
 
 
@@ -22,16 +30,17 @@ class Fusion(nn.Module):
     @nn.compact
     def __call__(self, first: jax.Array, second: jax.Array, *, train: bool) -> jax.Array:
         """Two maps of one shape -> `[b, h, w, features]`."""
-        channels = first.shape[-1]
-
-        def weighted(x: jax.Array, memory: jax.Array, name: str, gamma: str) -> jax.Array:
-            attention = RelativeAttention(channels, self.heads, self.style, name=name)
-            factor = gate(self, gamma).astype(self.style.dtype)
-            return x * (1 + factor * attention(x, memory, train=train))
-
+        channels, dtype = first.shape[-1], self.style.dtype
+        to_second, to_first = attend_to_each_other(
+            RelativeAttention(channels, self.heads, self.style, name="relatt12"),
+            RelativeAttention(channels, self.heads, self.style, name="relatt21"),
+            first,
+            second,
+            train=train,
+        )
         both = [
-            weighted(first, second, "relatt12", "gamma1"),
-            weighted(second, first, "relatt21", "gamma2"),
+            first * (1 + gate(self, "gamma1").astype(dtype) * to_second),
+            second * (1 + gate(self, "gamma2").astype(dtype) * to_first),
         ]
         fuse = ConvNorm(self.features, self.style, groups=self.heads, name="fuse")
         return nn.relu(fuse(jnp.concatenate(both, -1), train=train))
@@ -88,17 +97,21 @@ class CEECUnit(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """`[b, h, w, features]`, h and w even; same shape out."""
-        first, second = self._compress_expand(x, train), self._expand_compress(x, train)
-        half = self.features // 2
-        dtype = self.style.dtype
+        half, dtype = self.features // 2, self.style.dtype
+        starts = [self._conv(half, f"conv_init_{n}") for n in (1, 2)]
+        start_1, start_2 = jnp.split(joined_conv_norm(starts, x, train=train), 2, -1)
+        first = self._compress_expand(start_1, train)
+        second = self._expand_compress(start_2, train)
 
-        to_second = RelativeAttention(half, self.heads, self.style, name="ratt122")
-        to_first = RelativeAttention(half, self.heads, self.style, name="ratt211")
-        gamma2, gamma3 = gate(self, "gamma2").astype(dtype), gate(self, "gamma3").astype(dtype)
-        both = (
-            first * (1 + gamma2 * to_second(first, second, train=train)),
-            second * (1 + gamma3 * to_first(second, first, train=train)),
+        to_second, to_first = attend_to_each_other(
+            RelativeAttention(half, self.heads, self.style, name="ratt122"),
+            RelativeAttention(half, self.heads, self.style, name="ratt211"),
+            first,
+            second,
+            train=train,
         )
+        gamma2, gamma3 = gate(self, "gamma2").astype(dtype), gate(self, "gamma3").astype(dtype)
+        both = (first * (1 + gamma2 * to_second), second * (1 + gamma3 * to_first))
         if self.version == 1:
             collect = ConvNorm(self.features, self.style, name="collect")
             joined = nn.relu(collect(jnp.concatenate(both, -1), train=train))
@@ -111,9 +124,8 @@ class CEECUnit(nn.Module):
     def _conv(self, features: int, name: str, stride: int = 1) -> ConvNorm:
         return ConvNorm(features, self.style, stride=stride, groups=self.heads, name=name)
 
-    def _compress_expand(self, x: jax.Array, train: bool) -> jax.Array:
+    def _compress_expand(self, start: jax.Array, train: bool) -> jax.Array:
         """The branch that goes to half the size and back: `[b, h, w, features / 2]`."""
-        start = self._conv(self.features // 2, "conv_init_1")(x, train=train)
         y = nn.relu(self._conv(self.features, "compr11", 2)(start, train=train))
         y = nn.relu(self._conv(self.features, "compr12")(y, train=train))
         expand = _ExpandAndCombine(
@@ -121,10 +133,9 @@ class CEECUnit(nn.Module):
         )
         return expand(y, start, train=train)
 
-    def _expand_compress(self, x: jax.Array, train: bool) -> jax.Array:
+    def _expand_compress(self, start: jax.Array, train: bool) -> jax.Array:
         """The branch that goes to twice the size and back: `[b, h, w, features / 2]`."""
         half = self.features // 2
-        start = self._conv(half, "conv_init_2")(x, train=train)
         y = _Expand(half // 2, self.heads, self.style, name="expand2")(start, train=train)
         y = nn.relu(self._conv(half, "compr21", 2)(y, train=train))
         if self.version == 2:

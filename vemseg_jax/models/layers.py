@@ -1,6 +1,6 @@
 """Layers that every network shares, equal to torch's in layout-free arithmetic. NHWC inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -40,27 +40,38 @@ class Conv(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel and bias for an input of so many channels."""
+        size, channels = self.kernel_size, channels // self.groups
+        init = uniform_fan_in(size * size * channels)
+        shape = (size, size, channels, self.features)
+        kernel = self.param("kernel", self.kernel_init or init, shape, jnp.float32)
+        if not self.use_bias:
+            return kernel.astype(self.dtype), None
+        bias = self.param("bias", init, (self.features,), jnp.float32)
+        return kernel.astype(self.dtype), bias.astype(self.dtype)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Applies the convolution; `padding=None` keeps the size at stride 1.
 
         With `groups`, input and output channels fall into that many runs, and each run of the
         output sees its run of the input only: `kernel: [kh, kw, c / groups, features]`.
         """
-        size, channels = self.kernel_size, x.shape[-1] // self.groups
-        init = uniform_fan_in(size * size * channels)
-        shape = (size, size, channels, self.features)
-        kernel = self.param("kernel", self.kernel_init or init, shape, jnp.float32)
-        padding = size // 2 if self.padding is None else self.padding
-        y = grouped_conv2d(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            groups=self.groups,
-            stride=self.stride,
-            padding=padding,
-        )
-        if self.use_bias:
-            y = y + self.param("bias", init, (self.features,), jnp.float32).astype(self.dtype)
-        return y
+        return joined_conv([self], x)
+
+
+def joined_conv(convs: Sequence[Conv], x: jax.Array) -> jax.Array:
+    """Convolutions of one map that differ in their weights alone, joined by channel."""
+    first = convs[0]
+    kernels, biases = zip(*(conv.weights(x.shape[-1]) for conv in convs), strict=True)
+    y = grouped_conv2d(
+        x.astype(first.dtype),
+        kernels,
+        groups=first.groups,
+        stride=first.stride,
+        padding=first.kernel_size // 2 if first.padding is None else first.padding,
+    )
+    return y + jnp.concatenate(biases, -1) if first.use_bias else y
 
 
 class PatchConv(nn.Module):
@@ -120,30 +131,26 @@ class BatchNorm(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array, nn.Variable, nn.Variable]:
+        """Scale, bias, running mean and running variance, `[channels]` each."""
+        features = (channels,)
+        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
+        return (
+            scale,
+            bias,
+            mean,
+            self.variable("batch_stats", "var", jnp.ones, features, jnp.float32),
+        )
+
     def __call__(self, x: jax.Array, *, train: bool, copies: int = 1) -> jax.Array:
         """Normalises; with `train` uses and records the statistics of this batch.
 
         `copies` is how many equal pixels each pixel of `x` stands for: a map that will be
         enlarged by repetition can be normalised before that.
         """
-        features = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
-        mean_var = self.variable("batch_stats", "mean", jnp.zeros, features, jnp.float32)
-        var_var = self.variable("batch_stats", "var", jnp.ones, features, jnp.float32)
-        if train:
-            y, means, variances = standardize(x.astype(self.dtype), scale, bias, 0)
-            if not self.is_initializing():
-                mean, var = means[0], variances[0]
-                count = copies * (x.size // x.shape[-1])
-                unbiased = var * (count / max(count - 1, 1))
-                keep = 1 - BATCH_NORM_MOMENTUM
-                mean_var.value = keep * mean_var.value + BATCH_NORM_MOMENTUM * mean
-                var_var.value = keep * var_var.value + BATCH_NORM_MOMENTUM * unbiased
-            return y
-        factor = scale * lax.rsqrt(var_var.value + EPSILON)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        return (x * factor + (bias - mean_var.value * factor)).astype(self.dtype)
+        return _joined_batch_norm([self], x, train=train, copies=copies)
 
 
 class GroupNorm(nn.Module):
@@ -157,12 +164,52 @@ class GroupNorm(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises; the same in training and evaluation."""
-        features = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, features, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, features, jnp.float32)
-        return standardize(x.astype(self.dtype), scale, bias, self.groups)[0]
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array]:
+        """Scale and bias, `[channels]` each."""
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        return scale, self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+
+    def __call__(self, x: jax.Array, *, train: bool, copies: int = 1) -> jax.Array:
+        """Normalises; the same in training and evaluation, and for copies of pixels."""
+        del train, copies
+        return _joined_group_norm([self], x)
+
+
+def _joined_batch_norm(
+    norms: Sequence[BatchNorm], x: jax.Array, *, train: bool, copies: int = 1
+) -> jax.Array:
+    channels = x.shape[-1] // len(norms)
+    scales, biases, means, variances = zip(*(n.weights(channels) for n in norms), strict=True)
+    scale, bias = jnp.concatenate(scales), jnp.concatenate(biases)
+    if not train:
+        factor = scale * lax.rsqrt(jnp.concatenate([v.value for v in variances]) + EPSILON)
+        shift = bias - jnp.concatenate([m.value for m in means]) * factor
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return (x * factor + shift).astype(norms[0].dtype)
+    y, mean, var = standardize(x.astype(norms[0].dtype), scale, bias, 0)
+    if not norms[0].is_initializing():
+        count = copies * (x.size // x.shape[-1])
+        unbiased = var[0] * (count / max(count - 1, 1))
+        for running, found in ((means, mean[0]), (variances, unbiased)):
+            for variable, value in zip(running, jnp.split(found, len(norms)), strict=True):
+                kept = (1 - BATCH_NORM_MOMENTUM) * variable.value
+                variable.value = kept + BATCH_NORM_MOMENTUM * value
+    return y
+
+
+def _joined_group_norm(norms: Sequence[GroupNorm], x: jax.Array) -> jax.Array:
+    channels = x.shape[-1] // len(norms)
+    scales, biases = zip(*(norm.weights(channels) for norm in norms), strict=True)
+    scale, bias = jnp.concatenate(scales), jnp.concatenate(biases)
+    groups = len(norms) * norms[0].groups
+    return standardize(x.astype(norms[0].dtype), scale, bias, groups)[0]
+
+
+def joined_norm(norms: Sequence[BatchNorm | GroupNorm], x: jax.Array, *, train: bool) -> jax.Array:
+    """Normalisations of maps joined by channel, `[b, h, w, norms * c]`, all of one kind."""
+    if isinstance(norms[0], BatchNorm):
+        return _joined_batch_norm(norms, x, train=train)  # type: ignore[arg-type]
+    return _joined_group_norm(norms, x)  # type: ignore[arg-type]
 
 
 def max_pool2x(x: jax.Array) -> jax.Array:
