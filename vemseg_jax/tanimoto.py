@@ -1,9 +1,40 @@
 """The fractal Tanimoto similarity, for attention and for losses."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 SMOOTH = 1e-5
+
+
+def _denominators(common: jax.Array, apart: jax.Array, depth: int) -> list[jax.Array]:
+    return [common + (2.0**d * apart + SMOOTH) for d in range(max(depth, 1))]
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _similarity(common: jax.Array, apart: jax.Array, depth: int) -> jax.Array:
+    """Mean over d < depth of (common + s) / (common + 2^d apart + s), by element.
+
+    The derivative is written out, and both end in a quotient: XLA repeats products and sums in
+    each place that uses them and then keeps every level for them, but not quotients. Otherwise
+    the levels are most of what a network of attentions has to compile.
+    """
+    denominators = _denominators(common, apart, depth)
+    first = denominators[0]
+    terms = [(common + SMOOTH) * (first / each) for each in denominators]
+    return sum(terms) / (len(terms) * first)
+
+
+@_similarity.defjvp
+def _similarity_jvp(depth: int, primals: tuple, tangents: tuple) -> tuple:
+    common, apart = primals
+    denominators = _denominators(common, apart, depth)
+    top = common + SMOOTH
+    terms = [2.0**d * jnp.square(top) / jnp.square(each) for d, each in enumerate(denominators)]
+    weight = sum(terms) / (len(terms) * top)
+    slope = weight * (apart / top * tangents[0] - tangents[1])
+    return _similarity(common, apart, depth), slope
 
 
 def fractal_tanimoto(
@@ -39,10 +70,5 @@ def fractal_tanimoto(
         return jnp.sum(x if valid is None else x * valid, axes, keepdims=True)
 
     apart = total(jnp.square(p - q))
-    common, common_complement = total(p * q), total((1 - p) * (1 - q))
-    levels = [float(2**d) * apart + SMOOTH for d in range(max(depth, 1))]
-
-    def similarity(both: jax.Array) -> jax.Array:
-        return (both + SMOOTH) * sum(1 / (both + level) for level in levels) / len(levels)
-
-    return 0.5 * (similarity(common) + similarity(common_complement))
+    both = total(p * q), total((1 - p) * (1 - q))
+    return 0.5 * (_similarity(both[0], apart, depth) + _similarity(both[1], apart, depth))

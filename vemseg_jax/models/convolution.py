@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 # Channels that one dense convolution should have on a CPU, see `grouped_conv2d`.
@@ -25,7 +26,7 @@ def _block_diagonal(kernel: jax.Array, groups: int) -> jax.Array:
     """The dense kernel `[kh, kw, c, features]` of a grouped `[kh, kw, c / groups, features]`."""
     kh, kw, channels, features = kernel.shape
     blocks = kernel.reshape(kh, kw, channels, groups, features // groups)
-    eye = jnp.eye(groups, dtype=kernel.dtype)
+    eye = np.eye(groups).astype(kernel.dtype)
     dense = blocks[:, :, None] * eye[:, None, :, None]
     return dense.reshape(kh, kw, groups * channels, features)
 
