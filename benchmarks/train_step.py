@@ -6,6 +6,10 @@ Forward, backward, clip and Adam on random data in float32, as the reference was
 times UNet++ of segmentation_models_pytorch in the same process (needs torch and that package).
 """
 
+from vemseg_jax.huge_pages import restart_with_huge_pages
+
+restart_with_huge_pages()  # before jax is imported
+
 import argparse
 import statistics
 import time

@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import app, flags
 
 from vemseg_jax.errors import InputError
+from vemseg_jax.huge_pages import restart_with_huge_pages
 
 INPUT_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -38,6 +39,7 @@ def run(main: Callable[[], None]) -> None:
             # The reader of our output (such as `head`) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+    restart_with_huge_pages()
     _keep_compiled_programs()
     # jax tells of every accelerator it does not find.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
