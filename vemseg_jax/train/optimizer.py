@@ -7,6 +7,7 @@ import optax
 
 from vemseg_jax.config import OptimizerConfig
 from vemseg_jax.train import schedules
+from vemseg_jax.train.packed import packed
 
 
 def learning_rate(config: OptimizerConfig, *, steps: int) -> schedules.Schedule:
@@ -45,11 +46,12 @@ def create_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTr
 
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; the settings of Pagano et al. 2023.
     """
-    rate = learning_rate(config, steps=steps)
-    if config.name == "adamw":
-        update = optax.adamw(rate, weight_decay=config.weight_decay, mask=decayed)
-    else:
-        update = optax.adam(rate)
-    if not config.clip_norm:
-        return update
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    moments = optax.scale_by_adam()
+    if config.clip_norm:
+        moments = optax.chain(optax.clip_by_global_norm(config.clip_norm), moments)
+    decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+    return optax.chain(
+        packed(moments),
+        *([decay] if config.name == "adamw" else []),
+        optax.scale_by_learning_rate(learning_rate(config, steps=steps)),
+    )
