@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from vemseg_jax.models import layers
-from vemseg_jax.resize import repeat2d
+from vemseg_jax.models.convolution import conv2d, upsampled_conv2d
 
 DECODER_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 HEAD_INIT = nn.initializers.xavier_uniform()
@@ -23,18 +23,28 @@ class DecoderBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, skips: list[jax.Array], *, train: bool) -> jax.Array:
         """`x: [b, h, w, c]`, `skips: [b, 2h, 2w, c_i]` -> `[b, 2h, 2w, features]`."""
-        x = jnp.concatenate([repeat2d(x, (2, 2)), *skips], -1)
-        for name in ("conv1", "conv2"):
-            x = layers.Conv(
+        for number in (1, 2):
+            conv = layers.Conv(
                 self.features,
                 use_bias=False,
                 kernel_init=DECODER_INIT,
                 dtype=self.dtype,
-                name=f"{name}_0",
-            )(x)
-            norm = layers.BatchNorm(dtype=self.dtype, name=f"{name}_1")
+                name=f"conv{number}_0",
+            )
+            x = _enlarge_and_join(conv, x, skips) if number == 1 else conv(x)
+            norm = layers.BatchNorm(dtype=self.dtype, name=f"conv{number}_1")
             x = nn.relu(norm(x, train=train))
         return x
+
+
+def _enlarge_and_join(conv: layers.Conv, x: jax.Array, skips: list[jax.Array]) -> jax.Array:
+    """`conv` of `x`, enlarged twice by repetition, and `skips`, joined by channel."""
+    kernel, _ = conv.weights(x.shape[-1] + sum(skip.shape[-1] for skip in skips))
+    y = upsampled_conv2d(x.astype(conv.dtype), kernel[:, :, : x.shape[-1]])
+    if not skips:
+        return y
+    joined = jnp.concatenate(skips, -1).astype(conv.dtype)
+    return y + conv2d(joined, kernel[:, :, x.shape[-1] :], padding=1)
 
 
 def segmentation_head(x: jax.Array, num_classes: int, dtype: layers.Dtype, name: str) -> jax.Array:
