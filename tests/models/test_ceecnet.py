@@ -5,7 +5,6 @@ import pytest
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
 from vemseg_jax.models.ceecnet import size_multiple
-from vemseg_jax.models.convolution import grouped_conv2d
 from vemseg_jax.models.psp import pool_cells
 
 
@@ -39,17 +38,3 @@ def test_cells_are_pooled_exactly():
     found = np.asarray(pool_cells(jnp.asarray(x), 4))
     assert found.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(found[:, 1, 2], x[:, 2:4, 8:12].max((1, 2)))
-
-
-@pytest.mark.parametrize("channels, features, groups", [(16, 16, 2), (64, 32, 16), (24, 48, 6)])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_grouped_convolution_equals_one_per_group(channels, features, groups, stride):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 9, 8, channels)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(3, 3, channels // groups, features)), jnp.float32)
-    found = grouped_conv2d(x, [kernel], groups=groups, stride=stride, padding=1)
-    parts = [
-        grouped_conv2d(a, [k], groups=1, stride=stride, padding=1)
-        for a, k in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
-    ]
-    np.testing.assert_allclose(found, jnp.concatenate(parts, -1), atol=2e-5)

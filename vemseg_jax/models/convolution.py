@@ -61,7 +61,7 @@ def _conv_with_blocked_gradient(x: jax.Array, kernel: jax.Array, padding: int) -
 
     XLA's CPU code for that gradient works along the batch. One image is no batch, so its rows are
     cut into some, each with its neighbours' edges: 3 to 8 times quicker at 256 x 256 with 16
-    channels, and no use above, or with a batch (`benchmarks/grouped_convolution.py`).
+    channels, and no use above, or with a batch (`benchmarks/convolutions.py`).
     """
     return _conv(x, kernel, 1, _same(padding))
 
@@ -113,7 +113,7 @@ def grouped_conv2d(
     one of the same size, and one convolution per group is slow for groups of few channels and
     long to compile. So on a CPU neighbouring groups share a dense convolution of at least
     `DENSE_CHANNELS` channels whose kernel is zero between them (measured in
-    `benchmarks/grouped_convolution.py`); elsewhere the native form is used.
+    `benchmarks/convolutions.py`); elsewhere the native form is used.
     """
     if groups == 1:
         return conv2d(x, jnp.concatenate(kernels, -1), stride=stride, padding=padding)

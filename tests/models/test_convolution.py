@@ -1,0 +1,80 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vemseg_jax.models import convolution
+from vemseg_jax.models.convolution import conv2d, grouped_conv2d, upsampled_conv2d
+from vemseg_jax.resize import repeat2d
+
+
+def _random(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _plain(x, kernel):
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+
+
+def _value_and_gradients(function, x, kernel):
+    """The result, and the gradients of a random weighting of it."""
+    result = function(x, kernel)
+    weights = _random(*result.shape, seed=1)
+    return result, *jax.grad(lambda *a: jnp.vdot(weights, function(*a)), (0, 1))(x, kernel)
+
+
+def _check(function, reference, x, kernel):
+    found = _value_and_gradients(function, x, kernel)
+    expected = _value_and_gradients(reference, x, kernel)
+    for f, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(f, e, rtol=1e-4, atol=1e-4 * float(jnp.abs(e).max()))
+
+
+@pytest.mark.parametrize("channels, features, groups", [(16, 16, 2), (64, 32, 16), (24, 48, 6)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernels", [1, 3])
+def test_grouped_convolutions_equal_one_per_group(channels, features, groups, stride, kernels):
+    x = _random(2, 9, 8, channels)
+    weights = [_random(3, 3, channels // groups, features, seed=n) for n in range(kernels)]
+    found = grouped_conv2d(x, weights, groups=groups, stride=stride, padding=1)
+    parts = [
+        conv2d(a, k, stride=stride, padding=1)
+        for kernel in weights
+        for a, k in zip(jnp.split(x, groups, -1), jnp.split(kernel, groups, -1), strict=True)
+    ]
+    np.testing.assert_allclose(found, jnp.concatenate(parts, -1), atol=2e-5)
+
+
+@pytest.mark.parametrize("batch, height, width", [(1, 5, 7), (2, 1, 1), (3, 2, 4)])
+def test_convolving_before_enlarging_equals_after(batch, height, width):
+    _check(
+        upsampled_conv2d,
+        lambda x, kernel: _plain(repeat2d(x, (2, 2)), kernel),
+        _random(batch, height, width, 6),
+        _random(3, 3, 6, 4),
+    )
+
+
+@pytest.mark.parametrize(
+    "shape, features, size, blocks",
+    [
+        ((1, 24, 10, 8), 24, 3, 8),
+        ((1, 25, 10, 40), 5, 5, 5),  # 8, 7 and 6 do not divide 25
+        ((2, 12, 9, 3), 3, 3, 4),
+        ((1, 14, 6, 2), 2, 7, 2),  # blocks of fewer rows than the kernel has are no use
+        ((1, 24, 10, 40), 17, 3, 1),  # too many channels
+        ((8, 24, 10, 4), 4, 3, 1),  # a batch already
+        ((1, 24, 10, 4), 4, 1, 1),
+    ],
+)
+def test_gradient_by_blocks_of_rows_is_exact(shape, features, size, blocks):
+    x, kernel = _random(*shape), _random(size, size, shape[-1], features)
+    assert convolution._row_blocks(x, kernel, size // 2) == blocks
+    _check(lambda *a: conv2d(*a, padding=size // 2), _plain, x, kernel)
