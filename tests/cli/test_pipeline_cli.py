@@ -97,9 +97,7 @@ def test_train_predict_evaluate(folder, tmp_path):
     assert again.stderr.strip().startswith("error: ") and "--overwrite" in again.stderr
 
 
-XNET = [
-    "filters=8", "depth=2", "psp_depth=2", "heads=1", "norm_groups=2", "attention_depth=2"
-]  # fmt: skip
+XNET = ["filters=8", "psp_depth=2", "heads=1", "norm_groups=2", "attention_depth=2"]
 RESNET = ["encoder=resnet18", "encoder_depth=3", "decoder_channels=(8, 8, 8)"]
 NETWORKS = {
     "unet": ["base_channels=4"],
@@ -107,11 +105,14 @@ NETWORKS = {
     "unetplusplus": [*RESNET, "deep_supervision=True"],
     "unetplusplus_cps": ["encoder=resnet18", "decoder_channels=(8, 8, 8)"],
     "smp_unet": RESNET,
-    "fractal_resnet": XNET,
-    "ceecnet_v1": XNET,
-    "ceecnet_v2": XNET,
+    "fractal_resnet": [*XNET, "depth=2"],
+    # What joins levels is the same as above, and takes a minute to compile.
+    "ceecnet_v1": [*XNET, "depth=1"],
+    "ceecnet_v2": [*XNET, "depth=1"],
     "senformer": ["backbone=nano", "features=16", "heads=2", "branch_depth=1"],
 }
+# One of each kind of output.
+PREDICTED = ("unetplusplus", "fractal_resnet", "senformer")
 
 
 def test_every_configuration_is_trained_here():
@@ -120,7 +121,7 @@ def test_every_configuration_is_trained_here():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_trains_and_predicts(folder, tmp_path, name):
+def test_every_network_trains(folder, tmp_path, name):
     _ok(
         "train",
         f"--config={ROOT}/configs/{name}.py",
@@ -137,14 +138,10 @@ def test_every_network_trains_and_predicts(folder, tmp_path, name):
     assert [line["val_loss"] for line in lines if "val_loss" in line]
     if "fractal" in name or "ceecnet" in name:
         assert {"loss_prob", "loss_boundary", "loss_distance"} <= set(lines[0])
-    out = _ok(
-        "predict",
-        f"--volume={folder}/v.zarr",
-        f"--checkpoint={tmp_path}/run",
-        f"--suffix=_{name}",
-        "--slices=1",
-    )
-    assert f"nuclei_{name}" in out
+    if name in PREDICTED:
+        volume, checkpoint = f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run"
+        out = _ok("predict", volume, checkpoint, f"--suffix=_{name}", "--slices=1")
+        assert f"nuclei_{name}" in out
 
 
 def test_training_that_was_killed_ends_with_the_same_weights(folder, tmp_path):
@@ -166,7 +163,7 @@ def test_training_that_was_killed_ends_with_the_same_weights(folder, tmp_path):
     steps_logged = [
         json.loads(line)["step"]
         for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()
-        if "loss" in line
+        if "loss" in json.loads(line)
     ]
     assert steps_logged == list(range(1, steps + 1))
 

@@ -1,3 +1,5 @@
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ import pytest
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
 from vemseg_jax.models.ceecnet import size_multiple
+from vemseg_jax.models.fractal import ConvNorm, Style, joined_conv_norm
 from vemseg_jax.models.psp import pool_cells
 
 
@@ -38,3 +41,36 @@ def test_cells_are_pooled_exactly():
     found = np.asarray(pool_cells(jnp.asarray(x), 4))
     assert found.shape == (2, 4, 4, 3)
     np.testing.assert_array_equal(found[:, 1, 2], x[:, 2:4, 8:12].max((1, 2)))
+
+
+class _Two(nn.Module):
+    """Two layers of one map, one after the other or joined."""
+
+    style: Style
+    joined: bool
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        convs = [ConvNorm(8, self.style, groups=2, name=name) for name in ("a", "b")]
+        if self.joined:
+            return joined_conv_norm(convs, x, train=train)
+        return jnp.concatenate([conv(x, train=train) for conv in convs], -1)
+
+
+@pytest.mark.parametrize("norm_groups", [0, 2])
+@pytest.mark.parametrize("train", [True, False])
+def test_joined_layers_equal_separate_ones(norm_groups, train):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(1, 2, size=(2, 6, 5, 4)), jnp.float32)
+    style = Style(norm_groups=norm_groups, attention_depth=1)
+    one, joined = _Two(style, joined=False), _Two(style, joined=True)
+    variables = jax.tree.map(
+        lambda v: v + jnp.asarray(rng.uniform(0.1, 0.5, size=v.shape), jnp.float32),
+        one.init(jax.random.key(0), x, train=False),
+    )
+    expected = one.apply(variables, x, train=train, mutable=["batch_stats"])
+    found = joined.apply(variables, x, train=train, mutable=["batch_stats"])
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    assert bool(jax.tree.leaves(found[1])) == (norm_groups == 0)
+    for f, e in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(f, e, atol=2e-6)
