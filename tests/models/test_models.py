@@ -26,6 +26,8 @@ SMALL = {
     "ceecnet_v2": XNET,
     "senformer": {"backbone": "nano", "features": 16, "heads": 2, "branch_depth": 1},
 }
+# With four channels to a convolution a rounding error is a quarter of what it sees.
+LESS_NARROW = {"filters": 16, "heads": 2, "norm_groups": 4, "attention_depth": 5}
 # What networks whose classes exclude each other need.
 CLASSES = {"senformer": {"num_classes": 2}}
 REFERENCE_PARAMETERS = {
@@ -149,7 +151,9 @@ def test_gradients_reach_every_parameter_and_statistics_move(name):
 
 @pytest.mark.parametrize("name", SMALL)
 def test_bfloat16_stays_close_with_float32_parameters(name):
-    config = registry.model_config(name, **SMALL[name])
+    config = registry.model_config(
+        name, **SMALL[name] | (LESS_NARROW if SMALL[name] is XNET else {})
+    )
     wide = registry.create_model(config)
     narrow = registry.create_model(config, dtype=jnp.bfloat16)
     variables = _variables(wide)

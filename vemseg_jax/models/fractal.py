@@ -137,7 +137,7 @@ class RelativeAttention(nn.Module):
         by_channel = fractal_tanimoto(q, k, axes=(1, 2), depth=depth)
         by_pixel = fractal_tanimoto(q, k, axes=-1, depth=depth)
         weighted = 0.5 * by_channel * by_pixel * jnp.square(v.astype(by_pixel.dtype))
-        return self.norm(weighted.astype(self.style.dtype), train=train)
+        return self.norm(weighted, train=train)
 
 
 def _project(convs: Sequence[ConvNorm], x: jax.Array, train: bool) -> list[jax.Array]:

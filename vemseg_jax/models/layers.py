@@ -186,7 +186,8 @@ def _joined_batch_norm(
         shift = bias - jnp.concatenate([m.value for m in means]) * factor
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return (x * factor + shift).astype(norms[0].dtype)
-    y, mean, var = standardize(x.astype(norms[0].dtype), scale, bias, 0)
+    y, mean, var = standardize(x, scale, bias, 0)
+    y = y.astype(norms[0].dtype)
     if not norms[0].is_initializing():
         count = copies * (x.size // x.shape[-1])
         unbiased = var[0] * (count / max(count - 1, 1))
@@ -202,7 +203,7 @@ def _joined_group_norm(norms: Sequence[GroupNorm], x: jax.Array) -> jax.Array:
     scales, biases = zip(*(norm.weights(channels) for norm in norms), strict=True)
     scale, bias = jnp.concatenate(scales), jnp.concatenate(biases)
     groups = len(norms) * norms[0].groups
-    return standardize(x.astype(norms[0].dtype), scale, bias, groups)[0]
+    return standardize(x, scale, bias, groups)[0].astype(norms[0].dtype)
 
 
 def joined_norm(norms: Sequence[BatchNorm | GroupNorm], x: jax.Array, *, train: bool) -> jax.Array:
