@@ -150,6 +150,18 @@ class _DecoderBlock(nn.Module):
         return x + MLP(dtype=self.dtype, name="mlp")(normed(x, "norm3"))
 
 
+def _in_turn(blocks: list[_DecoderBlock], queries: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Applies blocks of one shape one after the other, compiled once."""
+    alone = _DecoderBlock(blocks[0].heads, blocks[0].dtype, parent=None)
+    params = [block.variables["params"] for block in blocks]
+    stacked = jax.tree.map(lambda *values: jnp.stack(values), *params)
+
+    def body(x: jax.Array, values: dict) -> tuple[jax.Array, None]:
+        return alone.apply({"params": values}, x, tokens), None
+
+    return jax.lax.scan(body, queries, stacked)[0]
+
+
 class _Learner(nn.Module):
     """One learner: `[b, h, w, c]` to float32 logits `[b, h, w, num_classes]`."""
 
@@ -166,9 +178,15 @@ class _Learner(nn.Module):
         # Zero in the reference, where all classes start out alike.
         queries = self.param("queries", INIT, shape, jnp.float32)
         embedding = jnp.broadcast_to(queries, (b, *shape[1:])).astype(self.dtype)
-        for number in range(self.depth):
-            block = _DecoderBlock(self.heads, self.dtype, name=f"layers_{number}")
-            embedding = block(embedding, tokens)
+        blocks = [
+            _DecoderBlock(self.heads, self.dtype, name=f"layers_{number}")
+            for number in range(self.depth)
+        ]
+        if self.is_initializing():
+            for block in blocks:
+                embedding = block(embedding, tokens)
+        else:
+            embedding = _in_turn(blocks, embedding, tokens)
         embedding = layer_norm(embedding, dtype=self.dtype, name="norm_embs")
         logits = jnp.einsum("bnc,bkc->bnk", tokens, embedding)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
