@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--networks=unetplusplus3,...] [--size=256] [--torch]
 
 Forward, backward, clip and Adam on random data in float32, as the reference was timed. `--torch`
-times UNet++ of segmentation_models_pytorch in the same process (needs torch and that package).
+times each UNet++ of segmentation_models_pytorch right after ours (needs torch and that package).
 """
 
 from vemseg_jax.huge_pages import restart_with_huge_pages
@@ -17,12 +17,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from vemseg_jax.config import LossConfig
+from vemseg_jax.config import LossConfig, OptimizerConfig
 from vemseg_jax.data.input_pipeline import Batch
 from vemseg_jax.models import registry
 from vemseg_jax.train.objective import make_objective
+from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.state import create_state
 from vemseg_jax.train.supervised import train_step
 
@@ -47,7 +47,7 @@ def time_network(name: str, size: int, batch: int | None, precision: str) -> Non
     batch = batch or usual_batch
     config = registry.model_config(registered, **options)
     model = registry.create_model(config, dtype=precision)
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    optimizer = create_optimizer(OptimizerConfig(schedule="constant"), steps=REPEATS)
     start = time.perf_counter()
     state = jax.block_until_ready(create_state(model, optimizer, seed=0, channels=1))
     initial = time.perf_counter() - start
@@ -83,37 +83,30 @@ def time_network(name: str, size: int, batch: int | None, precision: str) -> Non
     )
 
 
-def time_torch(size: int) -> None:
-    """Prints the step times of UNet++ in torch."""
+def time_torch(name: str, size: int) -> None:
+    """Prints the step time of the same UNet++ in torch."""
     import segmentation_models_pytorch as smp
     import torch
 
-    for name, depth, channels in (
-        ("unetplusplus3", 3, (128, 64, 16)),
-        ("unetplusplus5", 5, (256, 128, 64, 32, 16)),
-    ):
-        model = smp.UnetPlusPlus(
-            "resnet34",
-            encoder_depth=depth,
-            encoder_weights=None,
-            decoder_channels=channels,
-            in_channels=1,
-            activation="sigmoid",
-        )
-        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-        image = torch.randn(2, 1, size, size)
-        target = (image > 0).float()
-        times = []
-        for _ in range(REPEATS + 1):
-            start = time.perf_counter()
-            optimizer.zero_grad()
-            prob = model(image)
-            common, total = (prob * target).sum(), (prob**2).sum() + (target**2).sum()
-            (1 - (2 * common + 1e-5) / (total + 1e-5)).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            times.append(time.perf_counter() - start)
-        print(f"{name:15s} batch 2 torch    step {statistics.median(times[1:]):.3f} s", flush=True)
+    _, options, _, batch, _ = NETWORKS[name]
+    model = smp.UnetPlusPlus(
+        "resnet34", encoder_weights=None, in_channels=1, activation="sigmoid", **options
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    image = torch.randn(batch, 1, size, size)
+    target = (image > 0).float()
+    times = []
+    for _ in range(REPEATS + 1):
+        start = time.perf_counter()
+        optimizer.zero_grad()
+        prob = model(image)
+        common, total = (prob * target).sum(), (prob**2).sum() + (target**2).sum()
+        (1 - (2 * common + 1e-5) / (total + 1e-5)).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    print(f"{name:15s} batch {batch} torch    step {seconds:.3f} s", flush=True)
 
 
 def main() -> None:
@@ -128,8 +121,8 @@ def main() -> None:
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {arguments.size} px")
     for name in arguments.networks.split(","):
         time_network(name, arguments.size, arguments.batch, arguments.precision)
-    if arguments.torch:
-        time_torch(arguments.size)
+        if arguments.torch and name.startswith("unetplusplus"):
+            time_torch(name, arguments.size)
 
 
 if __name__ == "__main__":
