@@ -14,6 +14,12 @@ PRECISIONS = ("float32", "bfloat16")
 SCHEDULES = ("warmup_poly", "reference", "constant", "plateau")
 OPTIMIZERS = ("adam", "adamw")
 LOSSES = ("soft_dice", "dice_coef", "fractal_tanimoto", "senformer")
+METHODS = ("supervised", "cps", "cps_cutmix")
+CROSS_LOSSES = ("dice", "cross_entropy")
+RAMPS = ("epoch", "step")
+STATISTICS = ("reference", "merged")
+# What the prediction of two networks is: one network's, or the mean of both probabilities.
+PREDICTIONS = ("first", "second", "mean")
 
 
 @dataclasses.dataclass
@@ -116,12 +122,55 @@ class LossConfig:
 
 
 @dataclasses.dataclass
+class CPSConfig:
+    """Cross Pseudo Supervision: two networks that teach each other on unlabelled slices.
+
+    Half of each batch are labelled crops, half unlabelled ones. An epoch is `epoch_crops`
+    labelled crops for each labelled slice.
+
+    Attributes:
+      method: `supervised` trains one network on labelled crops alone, `cps` two networks (Chen et
+        al. 2021), `cps_cutmix` two on crops mixed of two (French et al. 2020).
+      loss: against pseudo labels: `dice`, the loss of the labelled crops (Dice in the study of
+        Pagano et al. 2023; Tanimoto or SenFormer's where those are trained), or `cross_entropy`
+        (Chen et al. 2021).
+      on_labelled: teach on the labelled crops too, as both do.
+      weight: of the losses against pseudo labels, at the end of the ramp.
+      ramp_start: epoch up to which that weight is 1e-5.
+      ramp_first: where the ramp begins then (the reference's Dice variant of SenFormer has 0.01).
+      ramp_end: epoch from which it is `weight`; linear between.
+      ramp: `epoch` changes the weight between epochs (the reference), `step` at every step.
+      epoch_crops: labelled crops per labelled slice in an epoch.
+      statistics: `reference` passes batches through BatchNorm one by one, in the reference's
+        order; `merged` joins them where it can: fewer, larger convolutions.
+      prediction: of a trained pair: `first` (the reference), `second` or `mean` of both.
+      collapse_steps: steps in a row after which a network that finds nothing is warned of.
+      vmapped: both networks in one vmapped pass, for comparison: far slower.
+    """
+
+    method: str = "supervised"
+    loss: str = "dice"
+    on_labelled: bool = True
+    weight: float = 1.0
+    ramp_start: float = 5.0
+    ramp_first: float = 1e-5
+    ramp_end: float = 20.0
+    ramp: str = "epoch"
+    epoch_crops: int = 64
+    statistics: str = "reference"
+    prediction: str = "first"
+    collapse_steps: int = 100
+    vmapped: bool = False
+
+
+@dataclasses.dataclass
 class ExperimentConfig:
     """One training run: network, data, loss, optimizer and schedule of work."""
 
     model: Any
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    cps: CPSConfig = dataclasses.field(default_factory=CPSConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
@@ -151,6 +200,7 @@ def check_config(config: ExperimentConfig) -> None:
     fits = classes == len(data.structures) + exclusive
     _require(fits, "model.num_classes", classes, right)
     _check_loss(config)
+    _check_cps(config)
     for name in ("num_train_slices", "num_val_slices"):
         _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
     rate = optimizer.learning_rate
@@ -187,6 +237,32 @@ def _check_loss(config: ExperimentConfig) -> None:
         watched = bool(config.train.eval_every and (data.num_val_slices or data.val_slices))
         right = "another one: a plateau needs validation (train.eval_every, data.num_val_slices)"
         _require(watched, "optimizer.schedule", optimizer.schedule, right)
+
+
+def _check_cps(config: ExperimentConfig) -> None:
+    cps, batch = config.cps, config.train.batch_size
+    choices = (
+        ("method", METHODS),
+        ("loss", CROSS_LOSSES),
+        ("ramp", RAMPS),
+        ("statistics", STATISTICS),
+        ("prediction", PREDICTIONS),
+    )
+    for name, allowed in choices:
+        found = getattr(cps, name)
+        _require(found in allowed, f"cps.{name}", found, f"one of {', '.join(allowed)}")
+    if cps.method == "supervised":
+        return
+    _require(cps.weight > 0, "cps.weight", cps.weight, "greater than 0")
+    _require(cps.ramp_first > 0, "cps.ramp_first", cps.ramp_first, "greater than 0")
+    _require(cps.ramp_start >= 0, "cps.ramp_start", cps.ramp_start, "at least 0")
+    right = f"greater than cps.ramp_start ({cps.ramp_start:g})"
+    _require(cps.ramp_end > cps.ramp_start, "cps.ramp_end", cps.ramp_end, right)
+    for name in ("epoch_crops", "collapse_steps"):
+        _require(getattr(cps, name) >= 1, f"cps.{name}", getattr(cps, name), "at least 1")
+    _require(batch % 2 == 0, "train.batch_size", batch, "even: half labelled, half unlabelled")
+    if cps.method == "cps_cutmix":
+        _require(batch >= 4, "train.batch_size", batch, "at least 4: CutMix mixes pairs")
 
 
 def plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tests.parity import functions, networks, senformer, tanimoto, targets
+from tests.parity import cps, functions, networks, senformer, tanimoto, targets
 from tests.parity.result import Result
 
 # A file's kind shows in its keys, so that files of other names are checked too.
@@ -25,6 +25,8 @@ CHECKS: tuple[tuple[Callable[[str], bool], Callable[..., Iterator[Result]]], ...
     (lambda key: key.endswith("/averaged_prob"), functions.check_sliding_window),
     (lambda key: key == "every_dice", functions.check_stack_dice),
     (lambda key: key == "schedule/epoch", functions.check_schedules),
+    (lambda key: key.endswith("/boxes_y0x0y1x1"), cps.check_box_masks),
+    (lambda key: key == "ul_images", cps.check_cps_step),
 )
 
 

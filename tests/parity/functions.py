@@ -174,6 +174,10 @@ def check_schedules(golden: Golden) -> Iterator[Result]:
             golden["schedule/epoch"], weight=float(key.removeprefix(head))
         )
         yield compare(key, ramp, golden[key], 1e-12)
+    key = "schedule/lambda_senformer_dice_variant"
+    if key in golden:
+        ramp = schedules.consistency_ramp(golden["schedule/epoch"], first=0.01)
+        yield compare(key, ramp, golden[key], 1e-12)
     for case in [k.removesuffix("_base_max") for k in golden if k.endswith("_base_max")]:
         base, most = (float(v) for v in golden[f"{case}_base_max"])
         rate = schedules.reference_rate(golden[f"{case}_iter"], base=base, max_iterations=int(most))

@@ -1,4 +1,4 @@
-"""Labelled slices on the device, and batches cut from them inside the jitted step."""
+"""Slices on the device, and batches cut from them inside the jitted step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,23 +22,29 @@ class Planes:
     """Slices at training scale.
 
     `image [n, h, w]` of the volume's type; `label [n, h, w, c]` uint8: 0 background, 1
-    structure, 255 not labelled or ignored.
+    structure, 255 not labelled or ignored; None for slices read without labels; `ignored
+    [n, h, w]` uint8: 1 where a pixel is left out of everything; None where the volume has no
+    such pixels.
     """
 
     image: Any
     label: Any
+    ignored: Any = None
 
 
 @flax.struct.dataclass
 class Batch:
     """`image [b, s, s, 1]` float32 normalised; `target` and `valid [b, s, s, c]` float32, 0 or 1.
 
-    `valid` is 0 where a pixel is not labelled or ignored: it is no background.
+    `valid` is 0 where a pixel is not labelled or ignored: it is no background. `seen
+    [b, s, s, 1]` float32 is 0 only where it is ignored, which pseudo labels heed as well.
+    Crops of slices without labels have None for `target` and `valid`.
     """
 
     image: Any
     target: Any
     valid: Any
+    seen: Any = None
 
 
 def _planes(store: ts.TensorStore, slices: Sequence[int]) -> np.ndarray:
@@ -63,10 +69,21 @@ def load_slices(volume: Volume, structures: Sequence[str], slices: Sequence[int]
     Raises:
       InputError: a slice on disk is damaged.
     """
+    planes = load_unlabelled(volume, slices)
     label = np.stack([_label_planes(volume, name, slices) for name in structures], -1)
-    if volume.has_ignore:
-        label[_planes(volume.label(IGNORE, TRAINING), slices) == 1] = UNLABELLED
-    return Planes(_planes(volume.image(TRAINING), slices), label)
+    if planes.ignored is not None:
+        label[planes.ignored == 1] = UNLABELLED
+    return Planes(planes.image, label, planes.ignored)
+
+
+def load_unlabelled(volume: Volume, slices: Sequence[int]) -> Planes:
+    """Reads slices without their labels at training scale.
+
+    Raises:
+      InputError: a slice on disk is damaged.
+    """
+    ignored = _planes(volume.label(IGNORE, TRAINING), slices) if volume.has_ignore else None
+    return Planes(_planes(volume.image(TRAINING), slices), None, ignored)
 
 
 def pad_to_crop(planes: Planes, crop_size: int) -> Planes:
@@ -76,10 +93,11 @@ def pad_to_crop(planes: Planes, crop_size: int) -> Planes:
     if not any(short):
         return planes
     pad = [(0, 0)] + [(n // 2, n - n // 2) for n in short]
-    return Planes(
-        image=np.pad(planes.image, pad, mode="reflect"),
-        label=np.pad(planes.label, [*pad, (0, 0)], mode="reflect"),
-    )
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, [*pad, (0, 0)][: x.ndim], mode="reflect")
+
+    return jax.tree.map(padded, planes)
 
 
 def _cut(planes: jax.Array, crops: Crops, size: int) -> jax.Array:
@@ -104,9 +122,17 @@ def make_batch(
       normalization: of the grey values.
     """
     image = _cut(planes.image[..., None], crops, crop_size).astype(jnp.float32)
+    image = flip_turn(normalization(image), crops.symmetry)
+    seen = jnp.ones_like(image)
+    if planes.ignored is not None:
+        ignored = flip_turn(_cut(planes.ignored[..., None], crops, crop_size), crops.symmetry)
+        seen = (ignored == 0).astype(jnp.float32)
+    if planes.label is None:
+        return Batch(image=image, target=None, valid=None, seen=seen)
     label = flip_turn(_cut(planes.label, crops, crop_size), crops.symmetry)
     return Batch(
-        image=flip_turn(normalization(image), crops.symmetry),
+        image=image,
         target=(label == 1).astype(jnp.float32),
         valid=(label != UNLABELLED).astype(jnp.float32),
+        seen=seen,
     )

@@ -137,3 +137,33 @@ class CropSampler:
             choices = self._empty[channel]
         plane, positions = choices[int(rng.integers(len(choices)))]
         return plane, positions.corner(int(rng.integers(positions.total)))
+
+
+class EvenSampler:
+    """Draws batches of crops that visit all slices evenly: a pure function of (seed, step).
+
+    The slices come one after the other in an order that is shuffled anew for each round, so that
+    after any number of crops no slice has had two more than another; the position is uniform.
+    """
+
+    def __init__(
+        self, count: int, size: tuple[int, int], *, crop_size: int, batch_size: int, seed: int
+    ):
+        """Args as in `CropSampler`; `count` slices of `size` (h, w), at least one of them."""
+        self._count, self._batch_size, self._seed = count, batch_size, seed
+        self._room = [side - crop_size + 1 for side in size]
+
+    def __call__(self, step: int) -> Crops:
+        """The crops of one step, the same whenever and wherever they are asked for."""
+        numbers = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+        rounds = {n: self._order(n) for n in np.unique(numbers // self._count)}
+        planes = [rounds[n // self._count][n % self._count] for n in numbers]
+        rng = np.random.default_rng([self._seed, step, 1])
+        return Crops(
+            plane=np.asarray(planes, np.int32),
+            corner=rng.integers(0, self._room, (self._batch_size, 2), dtype=np.int32),
+            symmetry=rng.integers(0, 8, self._batch_size, dtype=np.int32),
+        )
+
+    def _order(self, number: int) -> np.ndarray:
+        return np.random.default_rng([self._seed, int(number), 2]).permutation(self._count)

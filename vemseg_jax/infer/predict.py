@@ -13,7 +13,7 @@ from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
-from vemseg_jax.infer.trained import Description, Trained, load_trained
+from vemseg_jax.infer.trained import Description, Trained, load_trained, prediction_apply
 from vemseg_jax.models.registry import create_model, is_exclusive, model_name
 from vemseg_jax.progress import track
 
@@ -69,7 +69,9 @@ def plane_predictor(
     kernel = description.crop_size * scale
     plan = tiling.plan_windows(shape, kernel=kernel, stride=kernel // tiling.STRIDE_SHARE)
     model = create_model(description.model, dtype=description.precision)
-    forward = tiling.make_forward(model.apply, trained.variables, input_size=description.crop_size)
+    forward = tiling.make_forward(
+        prediction_apply(model, description), trained.variables, input_size=description.crop_size
+    )
     batch_size = min(batch_size, len(plan.corners))
     normalization = dataclasses.replace(description.normalization, dtype_max=dtype_max)
 

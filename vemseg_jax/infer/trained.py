@@ -1,9 +1,11 @@
 """A trained network with all that inference needs to know about it."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from vemseg_jax import __version__
@@ -11,7 +13,7 @@ from vemseg_jax.checkpoint import BEST, LATEST, open_checkpoints
 from vemseg_jax.config import plain
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import registry, torch_import
+from vemseg_jax.models import pair, registry, torch_import
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Description:
       volume: the training volume, as given.
       fingerprint: of the training volume's images: its path can change.
       config: the whole experiment, plain values.
+      networks: 1, or 2 that taught each other; the weights then stack both, see `models.pair`.
+      prediction: of two networks: "first", "second" or "mean".
     """
 
     model: registry.ModelConfig
@@ -44,6 +48,8 @@ class Description:
     volume: str
     fingerprint: str
     config: dict[str, Any]
+    networks: int = 1
+    prediction: str = "first"
 
     def to_meta(self, *, step: int, val_dice: dict[str, float]) -> dict[str, Any]:
         """As JSON values, with the step and the validation Dice per structure."""
@@ -60,6 +66,13 @@ class Description:
         values["model"] = registry.model_from_dict(meta["model"])
         values["normalization"] = Normalization(**meta["normalization"])
         return cls(**values)
+
+
+def prediction_apply(model: nn.Module, description: Description) -> Callable[..., Any]:
+    """The `apply` for inference: of the network, or of what predicts of two."""
+    if description.networks == 1:
+        return model.apply
+    return pair.make_apply(model, description.prediction)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +109,8 @@ def load_trained(workdir: Path, which: str | None) -> Trained:
             ) from error
         shapes = torch_import.variable_shapes(description.model)
         template = {name: shapes.get(name, {}) for name in ("params", "batch_stats")}
+        if description.networks == 2:
+            template = jax.eval_shape(pair.join, template, template)
         variables, _ = checkpoints.restore(which, variables=template)
     check_weights(variables, template, where=f"{workdir} ({which})")
     return Trained(description, variables, workdir, which, int(meta["step"]))

@@ -1,7 +1,7 @@
 """SenFormer: an ensemble of transformer learners on a Swin backbone."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -157,7 +157,8 @@ def _in_turn(blocks: list[_DecoderBlock], queries: jax.Array, tokens: jax.Array)
     stacked = jax.tree.map(lambda *values: jnp.stack(values), *params)
 
     def body(x: jax.Array, values: dict) -> tuple[jax.Array, None]:
-        return alone.apply({"params": values}, x, tokens), None
+        y: Any = alone.apply({"params": values}, x, tokens)
+        return y, None
 
     return jax.lax.scan(body, queries, stacked)[0]
 

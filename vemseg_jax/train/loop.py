@@ -65,10 +65,12 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
 
 def _announce(run: Run, volume: Volume, split: Split, first: int) -> None:
     config, device = run.config, jax.devices()[0]
+    networks = run.description.networks
     logging.info(
-        "%s, %s parameters, %s, on %s",
+        "%s%s, %s parameters, %s, on %s",
+        "two networks that teach each other, each " if networks == 2 else "",
         registry.model_name(config.model),
-        f"{parameter_count(run.state.params):,}",
+        f"{parameter_count(run.state.params) // networks:,}",
         config.train.precision,
         f"{jax.device_count()} x {device.device_kind}",
     )
@@ -102,7 +104,7 @@ def _loop(run: Run, writer: MetricWriter) -> None:
         save = last or done % options.checkpoint_every == 0
         if not (log or validate or save):
             continue
-        values = _collect(pending, run.checkpoints)
+        values = _collect(pending, run)
         meter.add(len(pending))
         pending.clear()
         if log:
@@ -125,15 +127,15 @@ def _loop(run: Run, writer: MetricWriter) -> None:
             meter.pause()
 
 
-def _collect(
-    pending: list[tuple[int, dict[str, jax.Array]]], checkpoints: Checkpoints
-) -> dict[str, float]:
+def _collect(pending: list[tuple[int, dict[str, jax.Array]]], run: Run) -> dict[str, float]:
     """Means over the steps since the last log; refuses to go on when a loss is no number."""
     values = jax.device_get([metrics for _, metrics in pending])
     for (done, _), metrics in zip(pending, values, strict=True):
         if not all(np.isfinite(value) for value in metrics.values()):
             found = f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']}"
-            raise _diverged(found, done, checkpoints)
+            raise _diverged(found, done, run.checkpoints)
+        if run.watch is not None:
+            run.watch(done, metrics)
     return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
 
 

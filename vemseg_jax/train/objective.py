@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from vemseg_jax.config import LossConfig
 from vemseg_jax.data.input_pipeline import Batch
 from vemseg_jax.data.targets import boundary_target, distance_target
+from vemseg_jax.losses.cross_entropy import cross_entropy_loss
 from vemseg_jax.losses.dice import dice_coef_loss, soft_dice_loss
 from vemseg_jax.losses.senformer import IGNORED, senformer_loss
 from vemseg_jax.losses.tanimoto import TASKS, fractal_tanimoto_loss, multitask_losses
@@ -114,5 +115,21 @@ def make_objective(
         # The depths differ in a few scalars: all are computed from the same sums.
         losses = [objective(outputs, batch, depth) for depth in depths]
         return jax.tree.map(lambda *values: jnp.stack(values)[drops], *losses)
+
+    return loss_of
+
+
+def make_cross_entropy(*, exclusive: bool) -> Callable[[Outputs, Batch, jax.Array], Losses]:
+    """Cross entropy in the place of an objective, of the prediction or of every branch."""
+
+    def loss_of(outputs: Outputs, batch: Batch, drops: jax.Array) -> Losses:
+        del drops
+        batch = exclusive_batch(batch) if exclusive else batch
+        names = sorted(name for name in outputs if name.startswith("branch_")) or ["logits"]
+        parts = [
+            cross_entropy_loss(outputs[name], batch.target, valid=batch.valid, exclusive=exclusive)
+            for name in names
+        ]
+        return {"loss": jnp.mean(jnp.stack(parts))}
 
     return loss_of

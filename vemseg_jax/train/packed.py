@@ -19,7 +19,8 @@ def _pack(tree: Any) -> dict[str, Any]:
     }
 
 
-def _unpack(packed: dict[str, Any], like: Any) -> Any:
+def unpack(packed: dict[str, Any], like: Any) -> Any:
+    """The tree of `like`'s structure and shapes that was packed."""
     leaves, structure = jax.tree.flatten(like)
     sizes = [leaf.size for leaf in leaves if leaf.size < LARGE]
     ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
@@ -44,6 +45,6 @@ def packed(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         wanted = None if params is None else _pack(params)
         new, state = inner.update(_pack(updates), state, wanted)
-        return _unpack(new, updates), state
+        return unpack(new, updates), state
 
     return optax.GradientTransformation(init, update)

@@ -7,30 +7,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
+import optax
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, check_config, differences, plain
 from vemseg_jax.data import input_pipeline, normalization
 from vemseg_jax.data.atomic import write_json
-from vemseg_jax.data.sampling import CropSampler
+from vemseg_jax.data.sampling import CropSampler, EvenSampler
 from vemseg_jax.data.split import Split, split_slices
 from vemseg_jax.data.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer.trained import Description
-from vemseg_jax.models import registry, torch_import
+from vemseg_jax.infer.trained import Description, prediction_apply
+from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state
 from vemseg_jax.train.objective import make_objective
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.plateau import Plateau
+from vemseg_jax.train.semi_supervised import (
+    CollapseWatch,
+    create_pair_state,
+    make_cps_step,
+    make_rule,
+    steps_per_epoch,
+)
 from vemseg_jax.train.state import TrainState, create_state
-from vemseg_jax.train.supervised import make_step
+from vemseg_jax.train.supervised import Objective, make_step
 from vemseg_jax.train.validate import Validation, make_validator
 
 CONFIG_NAME = "config.json"
 # Fields that change neither the weights nor which of them are best.
-FREE_FIELDS = ("train.log_every", "train.checkpoint_every")
+FREE_FIELDS = ("train.log_every", "train.checkpoint_every", "cps.collapse_steps")
+# Slices by what they are for: "train", "val" and "unlabelled".
+Loaded = dict[str, input_pipeline.Planes | None]
 
 
 @dataclasses.dataclass
@@ -40,12 +51,13 @@ class Run:
     config: ExperimentConfig
     description: Description
     step: Callable
-    sampler: CropSampler
-    planes: input_pipeline.Planes
+    sampler: Callable[[int], Any]
+    planes: Any
     validate: Callable[[dict], Validation] | None
     checkpoints: Checkpoints
     state: TrainState
     best: float
+    watch: CollapseWatch | None = None
 
 
 def find_split(volume: Volume, config: ExperimentConfig) -> Split:
@@ -64,10 +76,8 @@ def find_split(volume: Volume, config: ExperimentConfig) -> Split:
     return split_slices(sorted(labelled), data)
 
 
-def load(
-    volume: Volume, config: ExperimentConfig
-) -> tuple[Split, dict[str, input_pipeline.Planes | None]]:
-    """Reads the slices to train on and those held out, all at training scale.
+def load(volume: Volume, config: ExperimentConfig) -> tuple[Split, Loaded]:
+    """Reads the slices to train on, those held out and those without labels, at training scale.
 
     Raises:
       InputError: labels or slices that are not there.
@@ -75,15 +85,50 @@ def load(
     data, split = config.data, find_split(volume, config)
     training = input_pipeline.load_slices(volume, data.structures, split.train)
     val = input_pipeline.load_slices(volume, data.structures, split.val) if split.val else None
+    unlabelled = None
+    if is_pair(config):
+        slices = unlabelled_slices(volume, config, split)
+        planes = input_pipeline.load_unlabelled(volume, slices)
+        unlabelled = input_pipeline.pad_to_crop(planes, data.crop_size)
     return split, {
         "train": input_pipeline.pad_to_crop(training, data.crop_size),
         "val": val,
+        "unlabelled": unlabelled,
     }
+
+
+def is_pair(config: ExperimentConfig) -> bool:
+    """Whether two networks teach each other."""
+    return config.cps.method != "supervised"
+
+
+def _z_range(volume: Volume, config: ExperimentConfig) -> tuple[int, int]:
+    low, high = config.data.z_range
+    return (low, high) if high else (0, volume.shape[0])
+
+
+def unlabelled_slices(volume: Volume, config: ExperimentConfig, split: Split) -> list[int]:
+    """Every slice in range that neither trains with its label nor is held out.
+
+    Labelled slices that were left out (`--config.data.num_train_slices`) are among them, without
+    their labels: they are what is to be segmented.
+
+    Raises:
+      InputError: none is left.
+    """
+    slices = [z for z in range(*_z_range(volume, config)) if z not in {*split.train, *split.val}]
+    if not slices:
+        raise InputError(
+            f"{volume.path} has no unlabelled slice in --config.data.z_range for "
+            f"--config.cps.method={config.cps.method}; use --config.cps.method=supervised, or "
+            "leave labelled slices out with --config.data.num_train_slices"
+        )
+    return slices
 
 
 def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Description:
     """What the checkpoints of this run will say of themselves."""
-    low, high = config.data.z_range if any(config.data.z_range) else (0, volume.shape[0])
+    low, high = _z_range(volume, config)
     norm = normalization.combine(
         volume.slice_mean[low:high], volume.slice_std[low:high], dtype_max=volume.dtype_max
     )
@@ -100,6 +145,8 @@ def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Descript
         volume=str(config.data.volume),
         fingerprint=volume.fingerprint,
         config=plain_config(config),
+        networks=2 if is_pair(config) else 1,
+        prediction=config.cps.prediction,
     )
 
 
@@ -133,27 +180,17 @@ def claim(workdir: Path, config: ExperimentConfig) -> None:
 def prepare(
     config: ExperimentConfig,
     description: Description,
-    loaded: dict[str, input_pipeline.Planes | None],
+    loaded: Loaded,
     checkpoints: Checkpoints,
 ) -> Run:
     """Builds network, optimizer, sampler and compiled step; resumes from a checkpoint."""
     data, options = config.data, config.train
     model = registry.create_model(config.model, dtype=options.precision)
     optimizer = create_optimizer(config.optimizer, steps=options.steps)
-    training = loaded["train"]
-    assert training is not None
-    sampler = CropSampler(
-        training.label,
-        tuple(data.structures),
-        crop_size=data.crop_size,
-        batch_size=options.batch_size,
-        empty_probability=data.empty_crop_probability,
-        seed=options.seed,
-    )
     validate = None
     if loaded["val"] is not None:
         validate = make_validator(
-            model.apply,
+            prediction_apply(model, description),
             loaded["val"],
             description.structures,
             crop_size=data.crop_size,
@@ -161,25 +198,104 @@ def prepare(
             normalization=description.normalization,
             exclusive=registry.is_exclusive(config.model),
         )
-    state = create_state(
-        model, optimizer, seed=options.seed, channels=getattr(config.model, "in_channels", 1)
+    state, best = _resume(_initial(config, model, optimizer), description, checkpoints)
+    parts = _pair_parts if is_pair(config) else _supervised_parts
+    step, sampler, planes = parts(config, description, loaded, model, optimizer)
+    watch = CollapseWatch(config.cps.collapse_steps) if is_pair(config) else None
+    return Run(
+        config, description, step, sampler, planes, validate, checkpoints, state, best, watch
     )
-    state, best = _resume(state, description, checkpoints)
+
+
+def _initial(
+    config: ExperimentConfig, model: nn.Module, optimizer: optax.GradientTransformation
+) -> TrainState:
+    create = create_pair_state if is_pair(config) else create_state
+    channels = getattr(config.model, "in_channels", 1)
+    return create(model, optimizer, seed=config.train.seed, channels=channels)
+
+
+def _objective(config: ExperimentConfig) -> Objective:
     plateau = config.optimizer.schedule == "plateau"
+    return make_objective(
+        config.loss,
+        exclusive=registry.is_exclusive(config.model),
+        most_drops=config.optimizer.plateau_drops if plateau else 0,
+    )
+
+
+def _labelled_sampler(
+    config: ExperimentConfig, planes: input_pipeline.Planes, batch_size: int
+) -> CropSampler:
+    data = config.data
+    return CropSampler(
+        planes.label,
+        tuple(data.structures),
+        crop_size=data.crop_size,
+        batch_size=batch_size,
+        empty_probability=data.empty_crop_probability,
+        seed=config.train.seed,
+    )
+
+
+# What differs between one network and a pair: step, sampler and slices on the device.
+_Parts = tuple[Callable, Callable[[int], Any], Any]
+
+
+def _supervised_parts(
+    config: ExperimentConfig,
+    description: Description,
+    loaded: Loaded,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+) -> _Parts:
+    training = loaded["train"]
+    assert training is not None
     step = make_step(
         model,
         optimizer,
-        objective=make_objective(
-            config.loss,
-            exclusive=registry.is_exclusive(config.model),
-            most_drops=config.optimizer.plateau_drops if plateau else 0,
-        ),
-        crop_size=data.crop_size,
+        objective=_objective(config),
+        crop_size=config.data.crop_size,
         normalization=description.normalization,
-        seed=options.seed,
+        seed=config.train.seed,
     )
-    planes = jax.device_put(training)
-    return Run(config, description, step, sampler, planes, validate, checkpoints, state, best)
+    sampler = _labelled_sampler(config, training, config.train.batch_size)
+    return step, sampler, jax.device_put(training)
+
+
+def _pair_parts(
+    config: ExperimentConfig,
+    description: Description,
+    loaded: Loaded,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+) -> _Parts:
+    training, unlabelled = loaded["train"], loaded["unlabelled"]
+    assert training is not None and unlabelled is not None
+    half, data = config.train.batch_size // 2, config.data
+    step = make_cps_step(
+        model,
+        optimizer,
+        config=config.cps,
+        rule=make_rule(config, _objective(config)),
+        crop_size=data.crop_size,
+        epoch_steps=steps_per_epoch(config, len(description.train_slices)),
+        normalization=description.normalization,
+        seed=config.train.seed,
+    )
+    labelled_crops = _labelled_sampler(config, training, half)
+    unlabelled_crops = EvenSampler(
+        len(unlabelled.image),
+        unlabelled.image.shape[1:],
+        crop_size=data.crop_size,
+        batch_size=half,
+        seed=config.train.seed,
+    )
+    return (
+        step,
+        lambda number: (labelled_crops(number), unlabelled_crops(number)),
+        jax.device_put((training, unlabelled)),
+    )
 
 
 def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
@@ -190,7 +306,7 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
       workdir: a new folder.
       weights: see `torch_files.read_state`.
       encoder: the weights are those of an ImageNet classifier, for the encoder alone; the rest
-        starts at random.
+        starts at random. Of two networks both get the encoder, or else the first all weights.
 
     Returns:
       How many arrays were taken from the file.
@@ -204,12 +320,18 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
         raise InputError(f"{workdir} holds a run already; choose a new --workdir")
     model = registry.create_model(config.model)
     optimizer = create_optimizer(config.optimizer, steps=config.train.steps)
-    channels = getattr(config.model, "in_channels", 1)
-    state = create_state(model, optimizer, seed=config.train.seed, channels=channels)
-    if encoder:
-        variables = torch_import.encoder_to_flax(config.model, state_dict, state.variables)
-    else:
-        variables = torch_import.to_flax(config.model, state_dict)
+    state = _initial(config, model, optimizer)
+    networks = [pair.network(state.variables, n) for n in (0, 1)] if is_pair(config) else []
+    for n, start in enumerate(networks or [state.variables]):
+        if encoder:
+            found = torch_import.encoder_to_flax(config.model, state_dict, start)
+        elif n == 0:
+            found = torch_import.to_flax(config.model, state_dict)
+        else:
+            # Two equal networks have nothing to teach each other.
+            found = start
+        networks[n : n + 1] = [found]
+    variables = pair.join(*networks) if is_pair(config) else networks[0]
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
     volume = open_volume(config.data.volume)
     description = describe(config, volume, find_split(volume, config))
