@@ -14,10 +14,9 @@ from tests.parity.__main__ import Golden, check_file, run
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "golden"
 REFERENCE = ROOT.parent / "shared" / "reference"
-# What later issues will add, and what takes minutes to compile and is left to `tests.parity`:
-# other sizes of networks that are checked in one.
+# What takes minutes to compile is left to `tests.parity`: other sizes of networks that are checked
+# in one.
 LEFT_OUT = (
-    "box_masks", "cps_*",
     "ceecnetv?_nf16*", "fractalresnet_nf16*", "senformer_tiny_96x80", "resunet_full",
 )  # fmt: skip
 

@@ -111,6 +111,7 @@ NETWORKS = {
     "ceecnet_v2": [*XNET, "depth=1"],
     "senformer": ["backbone=nano", "features=16", "heads=2", "branch_depth=1"],
 }
+SSL_NETWORKS = ("resunet", "unetplusplus")
 # One of each kind of output.
 PREDICTED = ("unetplusplus", "fractal_resnet", "senformer")
 UNVALIDATED = ["--config.optimizer.schedule=constant", "--config.data.num_val_slices=0"]
@@ -118,7 +119,13 @@ UNVALIDATED = ["--config.optimizer.schedule=constant", "--config.data.num_val_sl
 
 def test_every_configuration_is_trained_here():
     names = {path.stem for path in (ROOT / "configs").glob("*.py")}
-    assert names == {*NETWORKS, "small_unet", "hela_resunet"}
+    assert {name for name in names if not name.startswith("ssl_")} == {
+        *NETWORKS,
+        "small_unet",
+        "hela_resunet",
+    }
+    pairs = {f"ssl_{name}{cutmix}" for name in SSL_NETWORKS for cutmix in ("", "_cutmix")}
+    assert names >= pairs | {f"{name}_small" for name in pairs}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -207,3 +214,39 @@ def test_bad_flags_are_one_line(tmp_path, binary, arguments, message):
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
     assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_two_networks_train_and_predict(folder, tmp_path):
+    run = tmp_path / "run"
+    _ok(
+        "train",
+        f"--config={ROOT}/configs/ssl_resunet_cutmix_small.py",
+        "--config.model.filters=(4, 4, 4)",
+        "--config.data.crop_size=32",
+        "--config.train.batch_size=4",
+        "--config.train.log_every=1",
+        "--config.cps.epoch_crops=1",
+        f"--config.data.volume={folder}/v.zarr",
+        "--config.train.steps=3",
+        f"--workdir={run}",
+    )
+    lines = [json.loads(x) for x in (run / "log.jsonl").read_text().splitlines()]
+    assert {"cross_1", "cross_2", "agreement", "pseudo_foreground_1", "weight"} <= set(lines[0])
+    predictions = {}
+    for prediction in ("first", "second", "mean"):
+        suffix = f"_{prediction}"
+        _ok(
+            "predict",
+            f"--volume={folder}/v.zarr",
+            f"--checkpoint={run}",
+            f"--prediction={prediction}",
+            f"--suffix={suffix}",
+            "--slices=1",
+        )
+        label = open_volume(folder / "v.zarr").label(f"nuclei{suffix}", TRAINING)
+        predictions[prediction] = label[1].read().result()
+    first, second, mean = predictions.values()
+    # The mean decides as both do where they agree, and else as the surer one.
+    agree = first == second
+    assert 0 < agree.mean() < 1
+    np.testing.assert_array_equal(mean[agree], first[agree])

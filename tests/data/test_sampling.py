@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from vemseg_jax.data.sampling import CropSampler, crop_positions
+from vemseg_jax.data.sampling import CropSampler, EvenSampler, crop_positions
 from vemseg_jax.errors import InputError
 
 
@@ -120,3 +120,20 @@ def test_several_structures_are_drawn_evenly():
 def test_a_structure_that_no_slice_shows_is_refused():
     with pytest.raises(InputError, match="'nuclei' has no pixel on any training slice"):
         _sampler(_labels(np.zeros((10, 10))))
+
+
+def test_slices_without_labels_are_visited_evenly_and_anywhere():
+    sampler = EvenSampler(7, (40, 50), crop_size=16, batch_size=4, seed=3)
+    batches = [sampler(step) for step in range(200)]
+    planes = np.concatenate([batch.plane for batch in batches])
+    for end in (5, 100, 800):
+        counts = np.bincount(planes[:end], minlength=7)
+        assert counts.max() - counts.min() <= 1
+    corners = np.concatenate([batch.corner for batch in batches])
+    assert corners.min() == 0 and tuple(corners.max(0)) == (40 - 16, 50 - 16)
+    assert set(np.concatenate([batch.symmetry for batch in batches])) == set(range(8))
+    # Rounds differ in order, and a step is the same whenever it is asked for.
+    assert len({tuple(planes[n : n + 7]) for n in range(0, 700, 7)}) > 50
+    again = EvenSampler(7, (40, 50), crop_size=16, batch_size=4, seed=3)(11)
+    for one, other in zip(again, batches[11], strict=True):
+        np.testing.assert_array_equal(one, other)

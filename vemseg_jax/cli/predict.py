@@ -26,6 +26,12 @@ _RESOLUTION = flags.DEFINE_enum(
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Windows per call of the network.", 1)
 _SUFFIX = flags.DEFINE_string("suffix", "_pred", "Added to a structure's name for the result.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing result.")
+_PREDICTION = flags.DEFINE_enum(
+    "prediction",
+    None,
+    ["first", "second", "mean"],
+    "Of two networks that taught each other; default as the run was configured.",
+)
 
 
 def main() -> None:
@@ -42,6 +48,7 @@ def main() -> None:
             batch_size=_BATCH_SIZE.value,
             suffix=_SUFFIX.value,
             overwrite=_OVERWRITE.value,
+            prediction=_PREDICTION.value,
         ),
     )
     print(f"done: labels {', '.join(names)} in {_VOLUME.value}")

@@ -31,12 +31,14 @@ class PredictOptions:
       batch_size: windows per call of the network.
       suffix: added to a structure's name for the result.
       overwrite: replace an existing result.
+      prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
     """
 
     resolution: str = TRAINING
     batch_size: int = 8
     suffix: str = SUFFIX
     overwrite: bool = False
+    prediction: str | None = None
 
 
 def check_volume(volume: Volume, description: Description) -> None:
@@ -82,6 +84,19 @@ def plane_predictor(
     return predict
 
 
+def _predicting(trained: Trained, prediction: str | None) -> Trained:
+    """The pair with another choice of what it predicts, where one was made."""
+    if prediction is None:
+        return trained
+    if trained.description.networks == 1:
+        raise InputError(
+            f"--prediction={prediction} chooses between two networks, but {trained.workdir} "
+            "trained one; leave it out"
+        )
+    description = dataclasses.replace(trained.description, prediction=prediction)
+    return dataclasses.replace(trained, description=description)
+
+
 def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequence[int]) -> dict:
     description = trained.description
     # Slice numbers of another volume mean nothing here.
@@ -93,6 +108,7 @@ def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequen
         "validation_slices": list(description.val_slices) if same else [],
         "training_volume": description.volume,
         "model": model_name(description.model),
+        "prediction": description.prediction if description.networks == 2 else "single",
         "checkpoint": f"{trained.workdir} {trained.which} step {trained.step}",
         "window": description.crop_size,
         "stride": description.crop_size // tiling.STRIDE_SHARE,
@@ -134,7 +150,7 @@ def predict_volume(
       InputError: anything that does not fit; see the message.
     """
     volume = open_volume(volume_path)
-    trained = load_trained(workdir, which)
+    trained = _predicting(load_trained(workdir, which), options.prediction)
     check_volume(volume, trained.description)
     chosen = _chosen(volume, slices)
     full = options.resolution == FULL and volume.downsample != 1
