@@ -175,6 +175,11 @@ class ExperimentConfig:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
 
+def is_pair(config: ExperimentConfig) -> bool:
+    """Whether two networks teach each other."""
+    return config.cps.method != "supervised"
+
+
 def _require(condition: bool, field: str, found: Any, right: str) -> None:
     if not condition:
         raise InputError(f"--config.{field} is {found!r}; it must be {right}")

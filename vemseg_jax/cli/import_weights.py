@@ -22,7 +22,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "New folder for the run.", requi
 
 def main() -> None:
     """Imports the weights and says what can be done with them."""
-    from vemseg_jax.train.setup import import_weights
+    from vemseg_jax.train.import_weights import import_weights
 
     count = import_weights(
         experiment(_CONFIG), Path(_WORKDIR.value), Path(_WEIGHTS.value), encoder=_ENCODER.value

@@ -7,41 +7,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
-import optax
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
-from vemseg_jax.config import ExperimentConfig, check_config, differences, plain
+from vemseg_jax.config import ExperimentConfig, differences, is_pair, plain
 from vemseg_jax.data import input_pipeline, normalization
 from vemseg_jax.data.atomic import write_json
-from vemseg_jax.data.sampling import CropSampler, EvenSampler
 from vemseg_jax.data.split import Split, split_slices
-from vemseg_jax.data.volume import Volume, open_volume
+from vemseg_jax.data.volume import Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description, prediction_apply
-from vemseg_jax.models import pair, registry, torch_import
-from vemseg_jax.models.torch_files import read_state
-from vemseg_jax.train.objective import make_objective
+from vemseg_jax.models import registry
 from vemseg_jax.train.optimizer import create_optimizer
+from vemseg_jax.train.parts import Loaded, initial_state, pair_parts, supervised_parts
 from vemseg_jax.train.plateau import Plateau
-from vemseg_jax.train.semi_supervised import (
-    CollapseWatch,
-    create_pair_state,
-    make_cps_step,
-    make_rule,
-    steps_per_epoch,
-)
-from vemseg_jax.train.state import TrainState, create_state
-from vemseg_jax.train.supervised import Objective, make_step
+from vemseg_jax.train.semi_supervised import CollapseWatch
+from vemseg_jax.train.state import TrainState
 from vemseg_jax.train.validate import Validation, make_validator
 
 CONFIG_NAME = "config.json"
 # Fields that change neither the weights nor which of them are best.
 FREE_FIELDS = ("train.log_every", "train.checkpoint_every", "cps.collapse_steps")
-# Slices by what they are for: "train", "val" and "unlabelled".
-Loaded = dict[str, input_pipeline.Planes | None]
 
 
 @dataclasses.dataclass
@@ -95,11 +82,6 @@ def load(volume: Volume, config: ExperimentConfig) -> tuple[Split, Loaded]:
         "val": val,
         "unlabelled": unlabelled,
     }
-
-
-def is_pair(config: ExperimentConfig) -> bool:
-    """Whether two networks teach each other."""
-    return config.cps.method != "supervised"
 
 
 def _z_range(volume: Volume, config: ExperimentConfig) -> tuple[int, int]:
@@ -198,153 +180,13 @@ def prepare(
             normalization=description.normalization,
             exclusive=registry.is_exclusive(config.model),
         )
-    state, best = _resume(_initial(config, model, optimizer), description, checkpoints)
-    parts = _pair_parts if is_pair(config) else _supervised_parts
+    state, best = _resume(initial_state(config, model, optimizer), description, checkpoints)
+    parts = pair_parts if is_pair(config) else supervised_parts
     step, sampler, planes = parts(config, description, loaded, model, optimizer)
     watch = CollapseWatch(config.cps.collapse_steps) if is_pair(config) else None
     return Run(
         config, description, step, sampler, planes, validate, checkpoints, state, best, watch
     )
-
-
-def _initial(
-    config: ExperimentConfig, model: nn.Module, optimizer: optax.GradientTransformation
-) -> TrainState:
-    create = create_pair_state if is_pair(config) else create_state
-    channels = getattr(config.model, "in_channels", 1)
-    return create(model, optimizer, seed=config.train.seed, channels=channels)
-
-
-def _objective(config: ExperimentConfig) -> Objective:
-    plateau = config.optimizer.schedule == "plateau"
-    return make_objective(
-        config.loss,
-        exclusive=registry.is_exclusive(config.model),
-        most_drops=config.optimizer.plateau_drops if plateau else 0,
-    )
-
-
-def _labelled_sampler(
-    config: ExperimentConfig, planes: input_pipeline.Planes, batch_size: int
-) -> CropSampler:
-    data = config.data
-    return CropSampler(
-        planes.label,
-        tuple(data.structures),
-        crop_size=data.crop_size,
-        batch_size=batch_size,
-        empty_probability=data.empty_crop_probability,
-        seed=config.train.seed,
-    )
-
-
-# What differs between one network and a pair: step, sampler and slices on the device.
-_Parts = tuple[Callable, Callable[[int], Any], Any]
-
-
-def _supervised_parts(
-    config: ExperimentConfig,
-    description: Description,
-    loaded: Loaded,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-) -> _Parts:
-    training = loaded["train"]
-    assert training is not None
-    step = make_step(
-        model,
-        optimizer,
-        objective=_objective(config),
-        crop_size=config.data.crop_size,
-        normalization=description.normalization,
-        seed=config.train.seed,
-    )
-    sampler = _labelled_sampler(config, training, config.train.batch_size)
-    return step, sampler, jax.device_put(training)
-
-
-def _pair_parts(
-    config: ExperimentConfig,
-    description: Description,
-    loaded: Loaded,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-) -> _Parts:
-    training, unlabelled = loaded["train"], loaded["unlabelled"]
-    assert training is not None and unlabelled is not None
-    half, data = config.train.batch_size // 2, config.data
-    step = make_cps_step(
-        model,
-        optimizer,
-        config=config.cps,
-        rule=make_rule(config, _objective(config)),
-        crop_size=data.crop_size,
-        epoch_steps=steps_per_epoch(config, len(description.train_slices)),
-        normalization=description.normalization,
-        seed=config.train.seed,
-    )
-    labelled_crops = _labelled_sampler(config, training, half)
-    unlabelled_crops = EvenSampler(
-        len(unlabelled.image),
-        unlabelled.image.shape[1:],
-        crop_size=data.crop_size,
-        batch_size=half,
-        seed=config.train.seed,
-    )
-    return (
-        step,
-        lambda number: (labelled_crops(number), unlabelled_crops(number)),
-        jax.device_put((training, unlabelled)),
-    )
-
-
-def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
-    """Makes a run whose first checkpoint holds weights from torch: to predict or to train on.
-
-    Args:
-      config: the experiment; the volume gives grey-value statistics and labelled slices.
-      workdir: a new folder.
-      weights: see `torch_files.read_state`.
-      encoder: the weights are those of an ImageNet classifier, for the encoder alone; the rest
-        starts at random. Of two networks both get the encoder, or else the first all weights.
-
-    Returns:
-      How many arrays were taken from the file.
-
-    Raises:
-      InputError: weights, volume or folder that cannot be used; no folder is left then.
-    """
-    check_config(config)
-    state_dict = read_state(weights)
-    if (workdir / CONFIG_NAME).exists():
-        raise InputError(f"{workdir} holds a run already; choose a new --workdir")
-    model = registry.create_model(config.model)
-    optimizer = create_optimizer(config.optimizer, steps=config.train.steps)
-    state = _initial(config, model, optimizer)
-    networks = [pair.network(state.variables, n) for n in (0, 1)] if is_pair(config) else []
-    for n, start in enumerate(networks or [state.variables]):
-        if encoder:
-            found = torch_import.encoder_to_flax(config.model, state_dict, start)
-        elif n == 0:
-            found = torch_import.to_flax(config.model, state_dict)
-        else:
-            # Two equal networks have nothing to teach each other.
-            found = start
-        networks[n : n + 1] = [found]
-    variables = pair.join(*networks) if is_pair(config) else networks[0]
-    variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
-    volume = open_volume(config.data.volume)
-    description = describe(config, volume, find_split(volume, config))
-    claim(workdir, config)
-    with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(
-            LATEST,
-            0,
-            variables=variables,
-            optimizer=jax.device_get(optimizer_item(state)),
-            meta=description.to_meta(step=0, val_dice={}),
-        )
-    return len(state_dict)
 
 
 def _resume(
