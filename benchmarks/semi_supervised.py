@@ -73,7 +73,7 @@ def score(arguments: argparse.Namespace, workdir: Path, prediction: str | None) 
             f"--predictions={arguments.structure}{suffix}",
             f"--output={evaluation}",
         )
-    (scores,) = evaluation.glob("*.json")
+    (scores,) = evaluation.glob("summary.json")
     return json.loads(scores.read_text(encoding="utf-8"))["scores"][0]["dice_3d"]
 
 
