@@ -6,7 +6,8 @@
 The same network, batch size and number of steps for each method and seed, through the binaries:
 train on 7 evenly spaced slices of a densely labelled volume, predict, score on the other slices.
 OVERRIDES (`--config.train.steps=300`) go to every training. A stopped run goes on where it was.
-`--slices` bounds what is predicted and scored. Writes `DIR/scores.csv` and prints a table.
+`--predictions` are those of a pair; `--slices` bounds what is predicted and scored.
+Writes `DIR/scores.csv` and prints a table.
 """
 
 import argparse
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--output", required=True)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--predictions", default="first,mean")
     parser.add_argument("--slices", default="")
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
@@ -107,7 +109,8 @@ def main() -> None:
     for seed in (int(text) for text in arguments.seeds.split(",")):
         for method in arguments.methods.split(","):
             workdir, seconds = train(arguments, method, seed)
-            for prediction in (None,) if method == "supervised" else ("first", "mean"):
+            of_pair = arguments.predictions.split(",")
+            for prediction in [None] if method == "supervised" else of_pair:
                 dice = score(arguments, workdir, prediction)
                 row = (method, prediction or "first", seed, dice, seconds)
                 rows.append(dict(zip(COLUMNS, row, strict=True)))
