@@ -36,6 +36,12 @@ class DataConfig:
       num_train_slices: that many evenly spaced labelled slices; 0 takes all that are left.
       val_slices: labelled slices held out for validation; empty chooses by `num_val_slices`.
       num_val_slices: that many evenly spaced labelled slices, held out; 0 for none.
+      memory_budget_gib: slices that take less live on the device, others are read as training
+        goes; 0 is a quarter of the device's memory.
+      cache_gib: of decoded chunks that are kept while crops are read, for labelled and for
+        unlabelled slices each.
+      exact_offsets: crops at any pixel of the full resolution, downsampled from there as the
+        reference does; otherwise on the grid of the training scale, which is far faster.
     """
 
     volume: str = ""
@@ -47,6 +53,9 @@ class DataConfig:
     num_train_slices: int = 0
     val_slices: tuple[int, ...] = ()
     num_val_slices: int = 1
+    memory_budget_gib: float = 0.0
+    cache_gib: float = 1.0
+    exact_offsets: bool = False
 
 
 @dataclasses.dataclass
@@ -93,6 +102,7 @@ class TrainConfig:
       log_every: steps between lines of the log.
       eval_every: steps between validations; 0 for none before the end.
       checkpoint_every: steps between checkpoints.
+      steps_per_dispatch: that the device is given at once; 0 is 1 on CPUs and 10 elsewhere.
     """
 
     batch_size: int = 8
@@ -102,6 +112,7 @@ class TrainConfig:
     log_every: int = 20
     eval_every: int = 500
     checkpoint_every: int = 500
+    steps_per_dispatch: int = 0
 
 
 @dataclasses.dataclass
@@ -206,7 +217,7 @@ def check_config(config: ExperimentConfig) -> None:
     _require(fits, "model.num_classes", classes, right)
     _check_loss(config)
     _check_cps(config)
-    for name in ("num_train_slices", "num_val_slices"):
+    for name in ("num_train_slices", "num_val_slices", "memory_budget_gib", "cache_gib"):
         _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
     rate = optimizer.learning_rate
     _require(rate > 0, "optimizer.learning_rate", rate, "greater than 0")
@@ -217,7 +228,8 @@ def check_config(config: ExperimentConfig) -> None:
     _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
     for name in ("batch_size", "steps", "log_every", "checkpoint_every"):
         _require(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
-    _require(train.eval_every >= 0, "train.eval_every", train.eval_every, "at least 0")
+    for name in ("eval_every", "steps_per_dispatch"):
+        _require(getattr(train, name) >= 0, f"train.{name}", getattr(train, name), "at least 0")
     known = train.precision in PRECISIONS
     _require(known, "train.precision", train.precision, f"one of {', '.join(PRECISIONS)}")
 

@@ -184,3 +184,62 @@ def test_a_damaged_slice_is_named(tmp_path):
     with pytest.raises(InputError, match=r"v.zarr/0/: slice 5 is damaged"):
         train(small_config(path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def _with_data(config, **data):
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+
+
+def test_a_run_that_reads_its_crops_ends_bit_for_bit_the_same(volume, finished, tmp_path):
+    config = _with_data(small_config(volume), memory_budget_gib=1e-9)
+    _assert_same(train(config, tmp_path / "run"), finished[1])
+
+
+def test_the_memory_budget_may_change_when_a_run_goes_on(volume, finished, tmp_path, monkeypatch):
+    saved = loop._save
+
+    def stop(run, which, done, val_dice):
+        saved(run, which, done, val_dice)
+        if done == 4:
+            raise _Killed
+
+    monkeypatch.setattr(loop, "_save", stop)
+    with pytest.raises(_Killed):
+        train(small_config(volume), tmp_path / "run")
+    monkeypatch.setattr(loop, "_save", saved)
+    config = _with_data(small_config(volume), memory_budget_gib=1e-9)
+    _assert_same(train(config, tmp_path / "run"), finished[1])
+
+
+def test_several_steps_in_one_dispatch_are_the_same_training(volume, finished, tmp_path):
+    workdir, one_by_one = finished
+    state = train(small_config(volume, steps_per_dispatch=2), tmp_path / "run")
+    assert int(state.step) == 6
+    # Compiled together, sums round differently; Adam makes the most of it.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), state.params, one_by_one.params
+    )
+    ours, theirs = _log(tmp_path / "run"), _log(workdir)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        if "loss" in one:
+            np.testing.assert_allclose(one["loss"], other["loss"], atol=1e-3)
+
+
+def test_dispatches_end_where_something_is_due_and_begin_where_they_always_do(
+    volume, tmp_path, monkeypatch
+):
+    begun = []
+    dispatch = loop._dispatch
+
+    def note(run, done, pending):
+        after = dispatch(run, done, pending)
+        begun.append((done, after - done))
+        return after
+
+    monkeypatch.setattr(loop, "_dispatch", note)
+    config = small_config(
+        volume, steps=11, steps_per_dispatch=3, log_every=100, eval_every=5, checkpoint_every=100
+    )
+    train(config, tmp_path / "run")
+    assert begun == [(0, 3), (3, 1), (4, 1), (5, 1), (6, 3), (9, 1), (10, 1)]

@@ -14,10 +14,10 @@ from vemseg_jax.infer.predict import PredictOptions, predict_volume
 from vemseg_jax.infer.trained import load_trained
 from vemseg_jax.models import pair, torch_import
 from vemseg_jax.train import loop
+from vemseg_jax.train.batches import find_split, unlabelled_slices
 from vemseg_jax.train.import_weights import import_weights
 from vemseg_jax.train.loop import train
 from vemseg_jax.train.semi_supervised import steps_per_epoch
-from vemseg_jax.train.setup import find_split, unlabelled_slices
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Slices on the device, and batches cut from them inside the jitted step."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.struct
@@ -76,6 +76,19 @@ def load_slices(volume: Volume, structures: Sequence[str], slices: Sequence[int]
     return Planes(planes.image, label, planes.ignored)
 
 
+def labelled_planes(
+    volume: Volume, structures: Sequence[str], slices: Sequence[int]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Image `[h, w]` and labels `[h, w, c]` of slice after slice, as `load_slices` has them.
+
+    Raises:
+      InputError: a slice on disk is damaged.
+    """
+    for z in slices:
+        planes = load_slices(volume, structures, [z])
+        yield planes.image[0], planes.label[0]
+
+
 def load_unlabelled(volume: Volume, slices: Sequence[int]) -> Planes:
     """Reads slices without their labels at training scale.
 
@@ -86,18 +99,23 @@ def load_unlabelled(volume: Volume, slices: Sequence[int]) -> Planes:
     return Planes(_planes(volume.image(TRAINING), slices), None, ignored)
 
 
-def pad_to_crop(planes: Planes, crop_size: int) -> Planes:
-    """Reflect-pads slices smaller than a crop, half at the top and left, as inference does."""
-    h, w = planes.image.shape[1:3]
-    short = [max(crop_size - size, 0) for size in (h, w)]
+def short_sides(size: Sequence[int], window: int) -> tuple[int, int]:
+    """Rows and columns that slices of `size` (h, w) lack for a window."""
+    return max(window - size[0], 0), max(window - size[1], 0)
+
+
+def reflect_pad(planes: np.ndarray, short: tuple[int, int]) -> np.ndarray:
+    """Mirrors `[n, h, w, ...]` by so many rows and columns, half of them at the top and left."""
     if not any(short):
         return planes
-    pad = [(0, 0)] + [(n // 2, n - n // 2) for n in short]
+    pad = [(0, 0), *((n // 2, n - n // 2) for n in short)]
+    return np.pad(planes, [*pad, (0, 0)][: planes.ndim], mode="reflect")
 
-    def padded(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, [*pad, (0, 0)][: x.ndim], mode="reflect")
 
-    return jax.tree.map(padded, planes)
+def pad_to_crop(planes: Planes, crop_size: int) -> Planes:
+    """Mirrors slices smaller than a crop, as inference does."""
+    short = short_sides(planes.image.shape[1:3], crop_size)
+    return jax.tree.map(lambda x: reflect_pad(x, short), planes) if any(short) else planes
 
 
 def _cut(planes: jax.Array, crops: Crops, size: int) -> jax.Array:

@@ -1,10 +1,12 @@
 """Crop positions that hold the structure, drawn without rejection."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
 
 STRUCTURE = 1
@@ -79,7 +81,7 @@ class CropSampler:
 
     def __init__(
         self,
-        labels: np.ndarray,
+        labels: Iterable[np.ndarray],
         structures: tuple[str, ...],
         *,
         crop_size: int,
@@ -90,7 +92,8 @@ class CropSampler:
         """Indexes the positions.
 
         Args:
-          labels: `[n, h, w, c]` uint8: 1 structure, 0 background, 255 not labelled or ignored.
+          labels: n planes `[h, w, c]` uint8, looked at one by one and not kept: 1 structure, 0
+            background, 255 not labelled or ignored.
           structures: the c names, for messages.
           crop_size: side of a crop, at most h and w.
           batch_size: crops per batch.
@@ -102,23 +105,26 @@ class CropSampler:
         """
         self._batch_size, self._seed = batch_size, seed
         self._empty_probability = empty_probability
-        self._holding: list[list[tuple[int, Positions]]] = []
-        self._empty: list[list[tuple[int, Positions]]] = []
-        for channel, name in enumerate(structures):
-            holding, empty = [], []
-            for n, plane in enumerate(labels[..., channel]):
-                if np.all(plane == 255):
-                    continue
-                holds, lacks = crop_positions(plane == STRUCTURE, crop_size)
-                holding += [(n, holds)] if holds.total else []
-                empty += [(n, lacks)] if lacks.total else []
+        self._holding: list[list[tuple[int, Positions]]] = [[] for _ in structures]
+        self._empty: list[list[tuple[int, Positions]]] = [[] for _ in structures]
+        for n, plane in enumerate(labels):
+            for channel in range(len(structures)):
+                self._index(n, plane[..., channel], channel, crop_size)
+        for name, holding in zip(structures, self._holding, strict=True):
             if not holding:
                 raise InputError(
                     f"structure {name!r} has no pixel on any training slice; label slices that "
                     "show it or drop it from --config.data.structures"
                 )
-            self._holding.append(holding)
-            self._empty.append(empty)
+
+    def _index(self, n: int, plane: np.ndarray, channel: int, crop_size: int) -> None:
+        if np.all(plane == UNLABELLED):
+            return
+        holds, lacks = crop_positions(plane == STRUCTURE, crop_size)
+        if holds.total:
+            self._holding[channel].append((n, holds))
+        if lacks.total:
+            self._empty[channel].append((n, lacks))
 
     def __call__(self, step: int) -> Crops:
         """The crops of one step, the same whenever and wherever they are asked for."""
@@ -147,7 +153,7 @@ class EvenSampler:
     """
 
     def __init__(
-        self, count: int, size: tuple[int, int], *, crop_size: int, batch_size: int, seed: int
+        self, count: int, size: Sequence[int], *, crop_size: int, batch_size: int, seed: int
     ):
         """Args as in `CropSampler`; `count` slices of `size` (h, w), at least one of them."""
         self._count, self._batch_size, self._seed = count, batch_size, seed

@@ -25,10 +25,15 @@ def read_slices(
             waiting.append((z, [array[z].read() for array in arrays]))
         if waiting and (z is None or len(waiting) > PREFETCH):
             ready, futures = waiting.popleft()
-            yield ready, [_plane(f, a, ready) for f, a in zip(futures, arrays, strict=True)]
+            yield ready, [plane_of(f, a, ready) for f, a in zip(futures, arrays, strict=True)]
 
 
-def _plane(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
+def plane_of(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
+    """What was read of slice `z` of an array.
+
+    Raises:
+      InputError: the slice on disk is damaged.
+    """
     try:
         return np.asarray(future.result())
     except (ValueError, OSError) as error:

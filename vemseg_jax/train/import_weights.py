@@ -11,9 +11,10 @@ from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state
+from vemseg_jax.train.batches import find_split
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.parts import initial_state
-from vemseg_jax.train.setup import CONFIG_NAME, claim, describe, find_split, optimizer_item
+from vemseg_jax.train.setup import CONFIG_NAME, claim, describe, optimizer_item
 
 
 def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:

@@ -10,18 +10,19 @@ from absl import logging
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, check_config
-from vemseg_jax.data.split import Split
+from vemseg_jax.data.sources import Batches
 from vemseg_jax.data.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
+from vemseg_jax.infer.trained import Description
 from vemseg_jax.metric_writer import MetricWriter
 from vemseg_jax.models import registry
 from vemseg_jax.progress import Meter, clock
+from vemseg_jax.train.batches import find_split, make_batches
 from vemseg_jax.train.plateau import observe
 from vemseg_jax.train.setup import (
     Run,
     claim,
     describe,
-    load,
     mean_score,
     optimizer_item,
     prepare,
@@ -48,13 +49,26 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
     """
     check_config(config)
     volume = open_volume(config.data.volume)
-    split, loaded = load(volume, config)
-    description = describe(config, volume, split)
-    claim(workdir, config)
+    split = find_split(volume, config)
+    with make_batches(volume, config, split) as batches:
+        description = describe(config, volume, split)
+        claim(workdir, config)
+        return _run(config, workdir, volume, description, batches, tensorboard=tensorboard)
+
+
+def _run(
+    config: ExperimentConfig,
+    workdir: Path,
+    volume: Volume,
+    description: Description,
+    batches: Batches,
+    *,
+    tensorboard: bool,
+) -> TrainState:
     with Checkpoints(workdir) as checkpoints:
-        run = prepare(config, description, loaded, checkpoints)
+        run = prepare(config, description, volume, batches, checkpoints)
         first = int(run.state.step)
-        _announce(run, volume, split, first)
+        _announce(run, volume, first)
         writer = MetricWriter(workdir, first_step=first, tensorboard=tensorboard)
         try:
             _loop(run, writer)
@@ -63,7 +77,7 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
         return to_host(run.state)
 
 
-def _announce(run: Run, volume: Volume, split: Split, first: int) -> None:
+def _announce(run: Run, volume: Volume, first: int) -> None:
     config, device = run.config, jax.devices()[0]
     networks = run.description.networks
     logging.info(
@@ -79,8 +93,8 @@ def _announce(run: Run, volume: Volume, split: Split, first: int) -> None:
         volume.path,
         " x ".join(map(str, volume.shape)),
         ", ".join(config.data.structures),
-        list(split.train),
-        list(split.val) or "none",
+        list(run.description.train_slices),
+        list(run.description.val_slices) or "none",
     )
     if first:
         logging.info("continuing after step %d of %d", first, config.train.steps)
@@ -92,10 +106,9 @@ def _loop(run: Run, writer: MetricWriter) -> None:
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     meter = Meter(options.batch_size)
     val_dice: dict[str, float] = {}
-    for step in range(first, options.steps):
-        run.state, metrics = run.step(run.state, run.planes, run.sampler(step))
-        done = step + 1
-        pending.append((done, metrics))
+    done = first
+    while done < options.steps:
+        done = _dispatch(run, done, pending)
         last = done == options.steps
         log = last or done % options.log_every == 0
         validate = run.validate and (
@@ -104,8 +117,9 @@ def _loop(run: Run, writer: MetricWriter) -> None:
         save = last or done % options.checkpoint_every == 0
         if not (log or validate or save):
             continue
-        values = _collect(pending, run)
-        meter.add(len(pending))
+        steps = _collect(pending, run)
+        values = {name: float(np.mean([each[name] for each in steps])) for name in steps[0]}
+        meter.add(len(steps))
         pending.clear()
         if log:
             rate, left = meter.rate(), meter.left(options.steps - done)
@@ -127,16 +141,42 @@ def _loop(run: Run, writer: MetricWriter) -> None:
             meter.pause()
 
 
-def _collect(pending: list[tuple[int, dict[str, jax.Array]]], run: Run) -> dict[str, float]:
-    """Means over the steps since the last log; refuses to go on when a loss is no number."""
-    values = jax.device_get([metrics for _, metrics in pending])
-    for (done, _), metrics in zip(pending, values, strict=True):
-        if not all(np.isfinite(value) for value in metrics.values()):
-            found = f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']}"
-            raise _diverged(found, done, run.checkpoints)
-        if run.watch is not None:
-            run.watch(done, metrics)
-    return {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+def _dispatch(run: Run, done: int, pending: list[tuple[int, dict[str, jax.Array]]]) -> int:
+    """Sends the next step to the device, or several at once; returns the steps then done.
+
+    Several end before whatever is due between steps, and begin at multiples of their number, so
+    that a resumed run does the same.
+    """
+    count, options = run.steps_per_dispatch, run.config.train
+    dues = (options.log_every, options.checkpoint_every, options.eval_every)
+    stop = min([options.steps, *(done - done % due + due for due in dues if due)])
+    if count == 1 or done % count or done + count > stop:
+        run.state, metrics = run.step(run.state, *run.batches(done))
+        pending.append((done, metrics))
+        return done + 1
+    run.state, metrics = run.steps(run.state, *run.batches.stacked(done, count))
+    pending.append((done, metrics))
+    return done + count
+
+
+def _collect(
+    pending: list[tuple[int, dict[str, jax.Array]]], run: Run
+) -> list[dict[str, np.ndarray]]:
+    """The metrics of each step since the last log; refuses to go on when a loss is no number."""
+    steps = []
+    for first, values in jax.device_get(pending):
+        # Of one step, or of those of one dispatch.
+        stacked = {name: np.atleast_1d(value) for name, value in values.items()}
+        for index in range(len(stacked["loss"])):
+            metrics = {name: value[index] for name, value in stacked.items()}
+            done = int(first) + index + 1
+            if not all(np.isfinite(value) for value in metrics.values()):
+                found = f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']}"
+                raise _diverged(found, done, run.checkpoints)
+            if run.watch is not None:
+                run.watch(done, metrics)
+            steps.append(metrics)
+    return steps
 
 
 def _diverged(found: str, done: int, checkpoints: Checkpoints) -> InputError:

@@ -1,4 +1,4 @@
-"""What one network and a pair differ in: initial state, step, sampler, slices on the device."""
+"""What one network and a pair differ in: initial state and step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import optax
+from jax import lax
 
 from vemseg_jax.config import ExperimentConfig, is_pair
-from vemseg_jax.data import input_pipeline
-from vemseg_jax.data.sampling import CropSampler, EvenSampler
 from vemseg_jax.infer.trained import Description
 from vemseg_jax.models import registry
 from vemseg_jax.train.objective import make_objective
@@ -22,10 +21,8 @@ from vemseg_jax.train.semi_supervised import (
 from vemseg_jax.train.state import TrainState, create_state
 from vemseg_jax.train.supervised import Objective, make_step
 
-# Slices by what they are for: "train", "val" and "unlabelled".
-Loaded = dict[str, input_pipeline.Planes | None]
-# The step, what it takes beside the state: a sampler's crops, and slices on the device.
-Parts = tuple[Callable, Callable[[int], Any], Any]
+# Takes the state, slices on the device and what to cut from them; gives state and metrics.
+Step = Callable[[TrainState, Any, Any], tuple[TrainState, dict[str, Any]]]
 
 
 def initial_state(
@@ -46,31 +43,14 @@ def _objective(config: ExperimentConfig) -> Objective:
     )
 
 
-def _labelled_sampler(
-    config: ExperimentConfig, planes: input_pipeline.Planes, batch_size: int
-) -> CropSampler:
-    data = config.data
-    return CropSampler(
-        planes.label,
-        tuple(data.structures),
-        crop_size=data.crop_size,
-        batch_size=batch_size,
-        empty_probability=data.empty_crop_probability,
-        seed=config.train.seed,
-    )
-
-
-def supervised_parts(
+def make_supervised_step(
     config: ExperimentConfig,
     description: Description,
-    loaded: Loaded,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-) -> Parts:
+) -> Step:
     """Of one network that learns from labelled crops alone."""
-    training = loaded["train"]
-    assert training is not None
-    step = make_step(
+    return make_step(
         model,
         optimizer,
         objective=_objective(config),
@@ -78,41 +58,35 @@ def supervised_parts(
         normalization=description.normalization,
         seed=config.train.seed,
     )
-    sampler = _labelled_sampler(config, training, config.train.batch_size)
-    return step, sampler, jax.device_put(training)
 
 
-def pair_parts(
+def make_pair_step(
     config: ExperimentConfig,
     description: Description,
-    loaded: Loaded,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
-) -> Parts:
+) -> Step:
     """Of two networks that teach each other; half a batch is labelled, half is not."""
-    training, unlabelled = loaded["train"], loaded["unlabelled"]
-    assert training is not None and unlabelled is not None
-    half, data = config.train.batch_size // 2, config.data
-    step = make_cps_step(
+    return make_cps_step(
         model,
         optimizer,
         config=config.cps,
         rule=make_rule(config, _objective(config)),
-        crop_size=data.crop_size,
+        crop_size=config.data.crop_size,
         epoch_steps=steps_per_epoch(config, len(description.train_slices)),
         normalization=description.normalization,
         seed=config.train.seed,
     )
-    labelled_crops = _labelled_sampler(config, training, half)
-    unlabelled_crops = EvenSampler(
-        len(unlabelled.image),
-        unlabelled.image.shape[1:],
-        crop_size=data.crop_size,
-        batch_size=half,
-        seed=config.train.seed,
-    )
-    return (
-        step,
-        lambda number: (labelled_crops(number), unlabelled_crops(number)),
-        jax.device_put((training, unlabelled)),
-    )
+
+
+def repeated(step: Step) -> Step:
+    """Many steps in one dispatch: crops and metrics have a leading axis of steps.
+
+    For accelerators, which idle between dispatches. XLA runs convolutions within a loop on one
+    thread on CPUs: 16 times slower there (small U-Net, 2 cores).
+    """
+
+    def steps(state: TrainState, planes: Any, crops: Any) -> tuple[TrainState, dict[str, Any]]:
+        return lax.scan(lambda carry, each: step(carry, planes, each), state, crops)
+
+    return jax.jit(steps, donate_argnums=0)

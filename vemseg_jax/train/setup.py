@@ -1,5 +1,6 @@
 """Everything a training run needs before its first step."""
 
+import collections
 import dataclasses
 import json
 import math
@@ -12,15 +13,24 @@ import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, differences, is_pair, plain
-from vemseg_jax.data import input_pipeline, normalization
+from vemseg_jax.data import normalization
 from vemseg_jax.data.atomic import write_json
-from vemseg_jax.data.split import Split, split_slices
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.input_pipeline import labelled_planes
+from vemseg_jax.data.sources import Batches
+from vemseg_jax.data.split import Split
+from vemseg_jax.data.volume import TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description, prediction_apply
 from vemseg_jax.models import registry
+from vemseg_jax.train.batches import z_range
 from vemseg_jax.train.optimizer import create_optimizer
-from vemseg_jax.train.parts import Loaded, initial_state, pair_parts, supervised_parts
+from vemseg_jax.train.parts import (
+    Step,
+    initial_state,
+    make_pair_step,
+    make_supervised_step,
+    repeated,
+)
 from vemseg_jax.train.plateau import Plateau
 from vemseg_jax.train.semi_supervised import CollapseWatch
 from vemseg_jax.train.state import TrainState
@@ -28,7 +38,15 @@ from vemseg_jax.train.validate import Validation, make_validator
 
 CONFIG_NAME = "config.json"
 # Fields that change neither the weights nor which of them are best.
-FREE_FIELDS = ("train.log_every", "train.checkpoint_every", "cps.collapse_steps")
+FREE_FIELDS = (
+    "train.log_every",
+    "train.checkpoint_every",
+    "cps.collapse_steps",
+    "data.memory_budget_gib",
+    "data.cache_gib",
+)
+# Steps in one dispatch where a dispatch costs more than it does on a CPU.
+ACCELERATOR_STEPS = 10
 
 
 @dataclasses.dataclass
@@ -37,9 +55,10 @@ class Run:
 
     config: ExperimentConfig
     description: Description
-    step: Callable
-    sampler: Callable[[int], Any]
-    planes: Any
+    step: Step
+    steps: Step
+    steps_per_dispatch: int
+    batches: Batches
     validate: Callable[[dict], Validation] | None
     checkpoints: Checkpoints
     state: TrainState
@@ -47,70 +66,9 @@ class Run:
     watch: CollapseWatch | None = None
 
 
-def find_split(volume: Volume, config: ExperimentConfig) -> Split:
-    """Which labelled slices train and which are held out.
-
-    Raises:
-      InputError: slices or labels that are not there.
-    """
-    data = config.data
-    if data.z_range[1] > volume.shape[0]:
-        raise InputError(
-            f"--config.data.z_range={tuple(data.z_range)} goes beyond the "
-            f"{volume.shape[0]} slices of {volume.path}"
-        )
-    labelled = {z for name in data.structures for z in volume.labelled_slices(name)}
-    return split_slices(sorted(labelled), data)
-
-
-def load(volume: Volume, config: ExperimentConfig) -> tuple[Split, Loaded]:
-    """Reads the slices to train on, those held out and those without labels, at training scale.
-
-    Raises:
-      InputError: labels or slices that are not there.
-    """
-    data, split = config.data, find_split(volume, config)
-    training = input_pipeline.load_slices(volume, data.structures, split.train)
-    val = input_pipeline.load_slices(volume, data.structures, split.val) if split.val else None
-    unlabelled = None
-    if is_pair(config):
-        slices = unlabelled_slices(volume, config, split)
-        planes = input_pipeline.load_unlabelled(volume, slices)
-        unlabelled = input_pipeline.pad_to_crop(planes, data.crop_size)
-    return split, {
-        "train": input_pipeline.pad_to_crop(training, data.crop_size),
-        "val": val,
-        "unlabelled": unlabelled,
-    }
-
-
-def _z_range(volume: Volume, config: ExperimentConfig) -> tuple[int, int]:
-    low, high = config.data.z_range
-    return (low, high) if high else (0, volume.shape[0])
-
-
-def unlabelled_slices(volume: Volume, config: ExperimentConfig, split: Split) -> list[int]:
-    """Every slice in range that neither trains with its label nor is held out.
-
-    Labelled slices that were left out (`--config.data.num_train_slices`) are among them, without
-    their labels: they are what is to be segmented.
-
-    Raises:
-      InputError: none is left.
-    """
-    slices = [z for z in range(*_z_range(volume, config)) if z not in {*split.train, *split.val}]
-    if not slices:
-        raise InputError(
-            f"{volume.path} has no unlabelled slice in --config.data.z_range for "
-            f"--config.cps.method={config.cps.method}; use --config.cps.method=supervised, or "
-            "leave labelled slices out with --config.data.num_train_slices"
-        )
-    return slices
-
-
 def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Description:
     """What the checkpoints of this run will say of themselves."""
-    low, high = _z_range(volume, config)
+    low, high = z_range(volume, config)
     norm = normalization.combine(
         volume.slice_mean[low:high], volume.slice_std[low:high], dtype_max=volume.dtype_max
     )
@@ -162,31 +120,55 @@ def claim(workdir: Path, config: ExperimentConfig) -> None:
 def prepare(
     config: ExperimentConfig,
     description: Description,
-    loaded: Loaded,
+    volume: Volume,
+    batches: Batches,
     checkpoints: Checkpoints,
 ) -> Run:
-    """Builds network, optimizer, sampler and compiled step; resumes from a checkpoint."""
-    data, options = config.data, config.train
+    """Builds network, optimizer and compiled step; resumes from a checkpoint."""
+    options = config.train
     model = registry.create_model(config.model, dtype=options.precision)
     optimizer = create_optimizer(config.optimizer, steps=options.steps)
     validate = None
-    if loaded["val"] is not None:
+    if description.val_slices:
+        # A damaged slice is found now, not after the first hours.
+        collections.deque(
+            labelled_planes(volume, description.structures, description.val_slices), maxlen=0
+        )
         validate = make_validator(
             prediction_apply(model, description),
-            loaded["val"],
+            lambda: labelled_planes(volume, description.structures, description.val_slices),
             description.structures,
-            crop_size=data.crop_size,
+            size=volume.plane_shape(TRAINING),
+            crop_size=config.data.crop_size,
             batch_size=options.batch_size,
             normalization=description.normalization,
             exclusive=registry.is_exclusive(config.model),
         )
     state, best = _resume(initial_state(config, model, optimizer), description, checkpoints)
-    parts = pair_parts if is_pair(config) else supervised_parts
-    step, sampler, planes = parts(config, description, loaded, model, optimizer)
+    make = make_pair_step if is_pair(config) else make_supervised_step
+    step = make(config, description, model, optimizer)
     watch = CollapseWatch(config.cps.collapse_steps) if is_pair(config) else None
     return Run(
-        config, description, step, sampler, planes, validate, checkpoints, state, best, watch
+        config=config,
+        description=description,
+        step=step,
+        steps=repeated(step),
+        steps_per_dispatch=steps_per_dispatch(config, batches),
+        batches=batches,
+        validate=validate,
+        checkpoints=checkpoints,
+        state=state,
+        best=best,
+        watch=watch,
     )
+
+
+def steps_per_dispatch(config: ExperimentConfig, batches: Batches) -> int:
+    """How many steps the device is given at once: one on a CPU and where crops are streamed."""
+    given = config.train.steps_per_dispatch
+    if batches.streamed:
+        return 1
+    return given or (1 if jax.default_backend() == "cpu" else ACCELERATOR_STEPS)
 
 
 def _resume(

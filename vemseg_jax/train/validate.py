@@ -1,12 +1,11 @@
 """Validation Dice and loss on held-out labelled slices, at training scale."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
 
-from vemseg_jax.data.input_pipeline import Planes
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.eval.metrics import DiceAccumulator, count_slice
@@ -36,9 +35,10 @@ def _soft_sums(prob: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def make_validator(
     model_apply: Callable,
-    planes: Planes,
+    slices: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]],
     structures: tuple[str, ...],
     *,
+    size: tuple[int, int],
     crop_size: int,
     batch_size: int,
     normalization: Normalization,
@@ -48,24 +48,24 @@ def make_validator(
 
     Args:
       model_apply: the network's `apply`.
-      planes: the held-out slices, numpy arrays; labels of 255 do not count.
+      slices: gives the held-out slices one by one, image `[h, w]` and labels `[h, w, c]`, those
+        of 255 not counted; called for each validation, so that none has to stay in memory.
       structures: names of the label channels.
+      size: `(h, w)` of the slices.
       crop_size: side of the windows.
       batch_size: windows per call.
       normalization: of the grey values.
       exclusive: whether the network's classes exclude each other, background first.
     """
-    plan = tiling.plan_windows(
-        planes.image.shape[1:3], kernel=crop_size, stride=crop_size // STRIDE_SHARE
-    )
-    images = [normalization(plane.astype(np.float32)) for plane in planes.image]
+    plan = tiling.plan_windows(size, kernel=crop_size, stride=crop_size // STRIDE_SHARE)
     batch_size = min(batch_size, len(plan.corners))
     run = jax.jit(lambda variables, x: model_apply(variables, x, train=False)["prob"])
 
     def validate(variables: dict) -> Validation:
         totals = {name: DiceAccumulator() for name in structures}
         soft = np.zeros((2, len(structures)))
-        for image, label in zip(images, planes.label, strict=True):
+        for plane, label in slices():
+            image = normalization(plane.astype(np.float32))
             prob = tiling.predict_plane(
                 lambda x: run(variables, x), image, plan=plan, batch_size=batch_size
             )
