@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from vemseg_jax.data.input_pipeline import reflect_pad, short_sides
 from vemseg_jax.data.sampling import CropSampler, EvenSampler, crop_positions
 from vemseg_jax.errors import InputError
 
@@ -137,3 +138,45 @@ def test_slices_without_labels_are_visited_evenly_and_anywhere():
     again = EvenSampler(7, (40, 50), crop_size=16, batch_size=4, seed=3)(11)
     for one, other in zip(again, batches[11], strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def _pixels(shape, *pixels):
+    mask = np.zeros(shape, np.uint8)
+    mask[tuple(np.transpose(pixels))] = 1
+    return mask
+
+
+CASES = {
+    "one pixel at a corner": (_pixels((10, 12), (0, 11))[..., None],),
+    "one pixel near a corner": (_pixels((10, 12), (1, 10))[..., None],),
+    "slices smaller than a crop": (_pixels((4, 9), (3, 1))[..., None],),
+    "two structures, one of them tiny": (
+        np.stack([_pixels((10, 12), (9, 0)), np.ones((10, 12), np.uint8)], -1),
+        np.stack([_pixels((10, 12), (5, 6)), _pixels((10, 12), (0, 3), (9, 9))], -1),
+    ),
+}
+
+
+@pytest.mark.parametrize("planes", CASES.values(), ids=CASES.keys())
+def test_crops_are_distributed_as_by_brute_force(planes):
+    size = 6
+    labels = np.stack([reflect_pad(p[None], short_sides(p.shape, size))[0] for p in planes])
+    expected = {}
+    channels = labels.shape[-1]
+    for channel in range(channels):
+        holding = [n for n, plane in enumerate(labels) if plane[..., channel].any()]
+        for n in holding:
+            corners = _brute_force(labels[n, ..., channel], size)
+            for corner in corners:
+                share = 1 / (channels * len(holding) * len(corners))
+                expected[n, *corner] = expected.get((n, *corner), 0) + share
+    draws = [_sampler(labels)(step) for step in range(400)]
+    found = dict.fromkeys(expected, 0)
+    for crops in draws:
+        for n, (y, x) in zip(crops.plane, crops.corner, strict=True):
+            found[int(n), int(y), int(x)] += 1
+    total = sum(found.values())
+    assert total == 400 * 16
+    if len(expected) > 1:
+        counts = [total * expected[key] for key in found]
+        assert chisquare(list(found.values()), counts).pvalue > 1e-3
