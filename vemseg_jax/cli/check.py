@@ -43,7 +43,7 @@ def _range(text: str) -> tuple[int, int] | None:
 def _volume(argument: str | None) -> str:
     if (argument is None) == (_VOLUME.value is None):
         raise InputError("give one volume: vemseg-check my.zarr, or --volume=my.zarr")
-    return _VOLUME.value if argument is None else argument
+    return str(_VOLUME.value if argument is None else argument)
 
 
 def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
