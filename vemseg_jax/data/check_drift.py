@@ -40,13 +40,13 @@ def _jumps(mean: np.ndarray, std: float) -> np.ndarray:
     after = np.stack([np.median(mean[i : i + w]) for i in at])
     before = np.stack([np.median(mean[i - w : i]) for i in at])
     step = after - before
-    abrupt = (mean[at] - mean[at - 1]) * np.sign(step) > 0.5 * np.abs(step)
+    edge = np.abs(mean[at] - mean[at - 1])
     # The steps themselves do not tell the noise: in a short stack a jump is in most of them.
     limit = max(ROBUST_LIMIT * _robust(np.diff(mean)), JUMP_STDS * std)
-    found = np.flatnonzero((np.abs(step) > limit) & abrupt)
-    # A jump is seen from a few slices around it too: the steepest stands for them.
-    best = [i for i in found if np.abs(step[i]) == np.abs(step[max(0, i - w) : i + w + 1]).max()]
-    return at[best] if best else np.array([], int)
+    found = np.flatnonzero((np.abs(step) > limit) & (edge > 0.5 * np.abs(step)))
+    # Of neighbours that all qualify the steepest is meant.
+    steepest = [i for i in found if edge[i] == edge[max(0, i - w) : i + w + 1].max()]
+    return at[np.array(steepest, int)]
 
 
 def check_drift(volume: Volume, slices: Sequence[int]) -> tuple[float | None, list[Finding]]:
