@@ -227,6 +227,8 @@ def test_labels_of_several_structures(tmp_path):
     assert found(check_volume(path, OPTIONS), "nucleoli_outside_nuclei").slices == LABELLED
     path = write(tmp_path / "b.zarr", labels={"nuclei": nuclei, "nucleoli": nuclei})
     assert found(check_volume(path, OPTIONS), "same_labels").slices == LABELLED
+    path = write(tmp_path / "t.zarr", labels={"nuclei": nuclei, "nuclei_truth": nuclei})
+    assert check_volume(path, OPTIONS).findings == ()
     path = write(tmp_path / "c.zarr", labels={})
     assert found(check_volume(path, OPTIONS), "no_labels").severity == ERROR
 

@@ -28,7 +28,12 @@ _REPORT = flags.DEFINE_string("report", None, "Also write the report as JSON to 
 _PLOT = flags.DEFINE_string(
     "plot", None, "Also draw grey values and labels along z, to this PNG file."
 )
-_STRICT = flags.DEFINE_bool("strict", False, "Exit with status 1 for warnings too.")
+_STRICT = flags.DEFINE_bool(
+    "strict",
+    False,
+    "Warnings fail too. Exit status: 0 fine, 1 errors (or warnings with --strict), 2 input that"
+    " cannot be used.",
+)
 
 
 def _range(text: str) -> tuple[int, int] | None:
