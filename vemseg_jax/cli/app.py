@@ -15,21 +15,28 @@ INPUT_ERROR_STATUS = 2
 INTERRUPTED_STATUS = 130
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
     """Parses the flags, calls `main` and turns `InputError` into one line on stderr.
 
-    Exit status: 0 done, 2 input that cannot be used, 130 interrupted. Any other exception is
-    a defect of the program and keeps its traceback.
+    Exit status: what `main` returns, 0 for None; 2 input that cannot be used, 130 interrupted.
+    Any other exception is a defect of the program and keeps its traceback.
+
+    Args:
+      main: called with the arguments that are no flags.
+      positional: how many of those there may be.
     """
 
-    def guarded(argv: Sequence[str]) -> None:
+    def guarded(argv: Sequence[str]) -> int | None:
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 + positional:
+                unexpected = argv[1 + positional]
                 raise InputError(
-                    f"unexpected argument {argv[1]!r}; options look like --name=value, see --help"
+                    f"unexpected argument {unexpected!r}; options look like --name=value, see"
+                    " --help"
                 )
-            main()
+            status = main(*argv[1:])
             sys.stdout.flush()
+            return status
         except InputError as error:
             _fail(error)
         except KeyboardInterrupt:
@@ -38,6 +45,7 @@ def run(main: Callable[[], None]) -> None:
         except BrokenPipeError:
             # The reader of our output (such as `head`) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return None
 
     restart_with_huge_pages()
     _keep_compiled_programs()

@@ -176,7 +176,7 @@ def whole(crops: Crops) -> Crops:
     return Crops(np.arange(b, dtype=np.int32), np.zeros((b, 2), np.int32), crops.symmetry)
 
 
-def planes_bytes(volume: Volume, slices: int, structures: int) -> int:
-    """What so many slices take at training scale, with labels and ignore mask."""
-    h, w = volume.plane_shape(TRAINING)
+def planes_bytes(volume: Volume, slices: int, structures: int, *, crop_size: int) -> int:
+    """What so many slices take at training scale, with labels and ignore mask, padded to a crop."""
+    h, w = (max(side, crop_size) for side in volume.plane_shape(TRAINING))
     return slices * h * w * (volume.dtype.itemsize + structures + int(volume.has_ignore))

@@ -13,11 +13,9 @@ from vemseg_jax.data.split import Split, split_slices
 from vemseg_jax.data.volume import Volume
 from vemseg_jax.data.windows import WindowReader, planes_bytes
 from vemseg_jax.errors import InputError
-from vemseg_jax.memory import device_memory
+from vemseg_jax.memory import SLICE_SHARE, device_memory
 
 GIB = 2**30
-# Of the device's memory: the rest is for the network's activations.
-DEFAULT_SHARE = 0.25
 
 
 def find_split(volume: Volume, config: ExperimentConfig) -> Split:
@@ -65,7 +63,7 @@ def unlabelled_slices(volume: Volume, config: ExperimentConfig, split: Split) ->
 def memory_budget(config: ExperimentConfig) -> int:
     """Bytes of slices that may be held on the device."""
     given = config.data.memory_budget_gib
-    return int(given * GIB) if given else int(device_memory() * DEFAULT_SHARE)
+    return int(given * GIB) if given else int(device_memory() * SLICE_SHARE)
 
 
 def make_batches(volume: Volume, config: ExperimentConfig, split: Split) -> Batches:
@@ -82,17 +80,21 @@ def make_batches(volume: Volume, config: ExperimentConfig, split: Split) -> Batc
     if is_pair(config):
         left = budget
         if not sources[0].streamed:
-            left -= planes_bytes(volume, len(split.train), len(config.data.structures))
+            left -= _bytes(volume, config, split.train, len(config.data.structures))
         slices = unlabelled_slices(volume, config, split)
         sources.append(_unlabelled_source(volume, config, slices, left))
     return Batches(sources)
+
+
+def _bytes(volume: Volume, config: ExperimentConfig, slices: Sequence[int], structures: int) -> int:
+    return planes_bytes(volume, len(slices), structures, crop_size=config.data.crop_size)
 
 
 def _fits(
     volume: Volume, config: ExperimentConfig, slices: Sequence[int], structures: int, budget: int
 ) -> bool:
     """Whether slices are held on the device; says so."""
-    size = planes_bytes(volume, len(slices), structures)
+    size = _bytes(volume, config, slices, structures)
     what = f"{len(slices)} {'labelled' if structures else 'unlabelled'} slices"
     if config.data.exact_offsets:
         logging.info("%s are read from full resolution as training goes", what)

@@ -1,0 +1,92 @@
+"""`vemseg-check VOLUME`: what is in a volume, and what stands against training on it.
+
+Exit status: 0 fine, also with warnings; 1 errors, with --strict warnings too; 2 input that cannot
+be used, such as a volume that is not there.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from vemseg_jax.cli import app
+from vemseg_jax.errors import InputError
+
+_VOLUME = flags.DEFINE_string("volume", None, "Converted volume (OME-Zarr); or as an argument.")
+_STRUCTURES = flags.DEFINE_list("structures", [], "Labels to check; default all annotations.")
+_Z_RANGE = flags.DEFINE_string("z_range", "", "Slices START:STOP (STOP not included); default all.")
+_CROP_SIZE = flags.DEFINE_integer(
+    "crop_size", 512, "Side of a training crop in pixels at training scale.", 16
+)
+_EVERY = flags.DEFINE_integer(
+    "every",
+    None,
+    "Read the image of every Nth slice, and of every Nth labelled one; by default of up to 64 of"
+    " each. Labels are all read.",
+    1,
+)
+_REPORT = flags.DEFINE_string("report", None, "Also write the report as JSON to this file.")
+_PLOT = flags.DEFINE_string(
+    "plot", None, "Also draw grey values and labels along z, to this PNG file."
+)
+_STRICT = flags.DEFINE_bool(
+    "strict",
+    False,
+    "Warnings fail too. Exit status: 0 fine, 1 errors (or warnings with --strict), 2 input that"
+    " cannot be used.",
+)
+
+
+def _range(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise InputError(f"--z_range={text}: give START:STOP, such as --z_range=0:150")
+    return int(start), int(stop)
+
+
+def _volume(argument: str | None) -> str:
+    if (argument is None) == (_VOLUME.value is None):
+        raise InputError("give one volume: vemseg-check my.zarr, or --volume=my.zarr")
+    return str(_VOLUME.value if argument is None else argument)
+
+
+def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
+    if not flag.value:
+        return None
+    path = Path(flag.value)
+    if path.suffix.lower() != suffix or not path.parent.is_dir():
+        raise InputError(f"--{flag.name}={path}: give a {suffix} file in a folder that exists")
+    return path
+
+
+def main(volume: str | None = None) -> int:
+    """Prints the report, writes what was asked for, and returns the exit status."""
+    from vemseg_jax.data.check import CheckOptions, check_volume
+    from vemseg_jax.data.check_plot import plot_report
+    from vemseg_jax.data.check_report import report_text, write_report
+
+    report_path, plot_path = _output(_REPORT, ".json"), _output(_PLOT, ".png")
+    options = CheckOptions(
+        structures=_STRUCTURES.value,
+        z_range=_range(_Z_RANGE.value),
+        crop_size=_CROP_SIZE.value,
+        every=_EVERY.value,
+    )
+    path = _volume(volume)
+    report = check_volume(path, options)
+    print(report_text(report))
+    if report_path:
+        write_report(report_path, report)
+    if plot_path:
+        plot_report(plot_path, report, path)
+    return 0 if report.passes(strict=_STRICT.value) else 1
+
+
+def entry() -> None:
+    """The console script."""
+    app.run(main, positional=1)
+
+
+if __name__ == "__main__":
+    entry()

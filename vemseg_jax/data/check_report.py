@@ -1,0 +1,271 @@
+"""What a check of a volume found: facts, findings, and how they are printed."""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vemseg_jax.config import plain
+from vemseg_jax.data.atomic import write_json
+from vemseg_jax.memory import SLICE_SHARE
+
+ERROR, WARNING = "error", "warning"
+PERCENTILES = (1, 25, 50, 75, 99)
+PRINTED_RUNS = 8
+PRINTED_FILES = 6
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """Something a user should know and can act on.
+
+    Attributes:
+      severity: "error" where training would fail or learn something wrong, else "warning".
+      topic: a stable name for scripts.
+      message: what was found.
+      action: what to do about it.
+      slices: the slices concerned, z.
+    """
+
+    severity: str
+    topic: str
+    message: str
+    action: str
+    slices: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.message}; {self.action} [{self.topic}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFacts:
+    """Grey values of the slices; lengths on the 0-1 scale (divided by the type's maximum).
+
+    Attributes:
+      checked: slices that were read at training scale.
+      mean_range, std_range: least and greatest of all slices, as recorded by the conversion.
+      drift: greatest less least of the smoothed means, in standard deviations of a slice.
+      black, white: share of the pixels read that are 0 and the type's maximum.
+      labelled_distance: Kolmogorov-Smirnov distance between the grey values of labelled and of
+        unlabelled slices; None where there are too few of either.
+      percentiles: of `PERCENTILES`, one row a slice of `checked`.
+    """
+
+    checked: tuple[int, ...]
+    mean_range: tuple[float, float]
+    std_range: tuple[float, float]
+    drift: float | None
+    black: float
+    white: float
+    labelled_distance: float | None
+    percentiles: tuple[tuple[float, ...], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFacts:
+    """One structure on its labelled slices in range, at training scale.
+
+    Attributes:
+      name, kind, source: of the label image.
+      slices: labelled slices, ascending.
+      files: label file of a slice (z as text), where the conversion recorded it.
+      pixels: pixels of the structure, one number a slice.
+      shares: those of all pixels that are labelled and not ignored.
+      fit: correlation of the labels with what grey values foretell (see `check_fit`); None where
+        there are too few slices to tell.
+    """
+
+    name: str
+    kind: str
+    source: str
+    slices: tuple[int, ...]
+    files: dict[str, str]
+    pixels: tuple[int, ...]
+    shares: tuple[float, ...]
+    fit: float | None = None
+
+    @property
+    def empty(self) -> tuple[int, ...]:
+        """Labelled slices without a pixel of the structure."""
+        return tuple(z for z, n in zip(self.slices, self.pixels, strict=True) if n == 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryFacts:
+    """Bytes: of the slices to train on, and of the device."""
+
+    device: str
+    available: int
+    supervised: int
+    semi_supervised: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything `check_volume` found; lengths in nm, shapes and voxel sizes zyx.
+
+    Attributes:
+      z_range: first slice and one past the last that were checked.
+      crop_size: side of a crop that training would use, pixels at training scale.
+      ignored: share of the labelled slices' pixels that the ignore mask leaves out; None without.
+      others: label images that are not checked, such as predictions.
+    """
+
+    path: str
+    source: str
+    shape: tuple[int, int, int]
+    dtype: str
+    axes: str
+    axes_from: str
+    voxel_size: tuple[float, float, float]
+    voxel_size_from: str
+    downsample: int
+    training_shape: tuple[int, int, int]
+    z_range: tuple[int, int]
+    crop_size: int
+    images: ImageFacts
+    labels: tuple[LabelFacts, ...]
+    ignored: float | None
+    others: tuple[str, ...]
+    memory: MemoryFacts
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: str) -> int:
+        """How many findings are of this severity."""
+        return sum(f.severity == severity for f in self.findings)
+
+    def passes(self, *, strict: bool) -> bool:
+        """Whether nothing stands against training; with `strict`, no warning either."""
+        return not self.count(ERROR) and not (strict and self.count(WARNING))
+
+
+def slice_list(slices: Iterable[int]) -> str:
+    """`0-4, 7, 9` of slice numbers; of a long list its beginning and how many there are."""
+    zs = sorted(set(slices))
+    groups = itertools.groupby(enumerate(zs), key=lambda item: item[1] - item[0])
+    runs = [[z for _, z in group] for _, group in groups]
+    texts = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
+    if len(texts) <= PRINTED_RUNS:
+        return ", ".join(texts)
+    return f"{', '.join(texts[: PRINTED_RUNS - 1])}, … {texts[-1]} ({len(zs)} slices)"
+
+
+def lengths(sizes: Sequence[float]) -> str:
+    """`50, 4, 4`."""
+    return ", ".join(f"{size:.6g}" for size in sizes)
+
+
+def percent(share: float) -> str:
+    """`3.25 %`, three figures."""
+    return f"{100 * share:.3g} %"
+
+
+def _image_lines(report: Report) -> list[str]:
+    z, h, w = report.shape
+    _, th, tw = report.training_shape
+    images, step = report.images, [s * report.downsample for s in report.voxel_size[1:]]
+    lines = [
+        f"volume      {report.path}, from {report.source or 'an unknown source'}",
+        f"images      {z} slices of {h} x {w}, {report.dtype}",
+        f"axes        {report.axes} ({report.axes_from or 'not recorded'})",
+        f"voxel size  {lengths(report.voxel_size)} nm, z,y,x (from"
+        f" {report.voxel_size_from or 'an unrecorded source'}); slices lie"
+        f" {report.voxel_size[0] / report.voxel_size[2]:.3g} pixels apart",
+        f"training    slices of {th} x {tw} pixels of {lengths(step)} nm, crops of"
+        f" {report.crop_size}",
+    ]
+    if report.z_range != (0, z):
+        lines.append(f"checked     slices {report.z_range[0]} to {report.z_range[1] - 1}")
+    low, high = images.mean_range
+    text = f"mean {low:.3f} to {high:.3f}, std {images.std_range[0]:.3f} to"
+    text += f" {images.std_range[1]:.3f} of all slices (0-1 scale)"
+    if images.drift is not None:
+        text += f"; the mean drifts by {images.drift:.2f} std"
+    lines.append(f"grey values {text}")
+    text = f"{len(images.checked)} slices read: {percent(images.black)} black,"
+    text += f" {percent(images.white)} white"
+    if images.labelled_distance is not None:
+        text += f"; labelled and other slices differ by {images.labelled_distance:.3f}"
+        text += " (Kolmogorov-Smirnov, 0 to 1)"
+    return [*lines, f"            {text}"]
+
+
+def _label_lines(label: LabelFacts) -> list[str]:
+    head = f"label       {label.name} ({label.kind}): {len(label.slices)} labelled slices"
+    lines = [f"{head}, {slice_list(label.slices)}" if label.slices else head]
+    if label.source:
+        lines.append(f"            from {label.source}")
+    if label.files:
+        pairs = [f"{z} {name}" for z, name in label.files.items()]
+        if len(pairs) > PRINTED_FILES:
+            half = PRINTED_FILES // 2
+            pairs = [*pairs[:half], "…", *pairs[-half:]]
+        lines.append(f"            slice and file: {', '.join(pairs)}")
+    if label.shares:
+        low, middle, high = np.percentile(label.shares, [0, 50, 100])
+        text = f"{percent(low)} least, {percent(middle)} median, {percent(high)} greatest"
+        lines.append(f"            share of a slice: {text}")
+        if len(label.slices) <= 2 * PRINTED_RUNS:
+            shares = zip(label.slices, label.shares, strict=True)
+            each = ", ".join(f"{z}: {percent(share)}" for z, share in shares)
+            lines.append(f"            slice by slice: {each}")
+    if label.empty:
+        lines.append(f"            empty labelled slices: {slice_list(label.empty)}")
+    return lines
+
+
+def memory_text(size: int, available: int) -> str:
+    """`1.2 GiB, fits the 4 GiB meant for slices, held on the device`."""
+    room = int(SLICE_SHARE * available)
+    if size > room:
+        how = (
+            f"more than the {room / GIB:.3g} GiB meant for slices: crops read as training goes"
+        )
+    else:
+        how = f"fits the {room / GIB:.3g} GiB meant for slices: held on the device"
+    return f"{size / GIB:.3g} GiB, {how}"
+
+
+def report_text(report: Report) -> str:
+    """The report for people, findings last."""
+    lines = _image_lines(report)
+    if not report.labels:
+        lines.append("label       none")
+    for label in report.labels:
+        lines += _label_lines(label)
+    if report.ignored is not None:
+        lines.append(f"ignore      {percent(report.ignored)} of the pixels of labelled slices")
+    if report.others:
+        lines.append(f"not checked labels {', '.join(report.others)}")
+    memory = report.memory
+    lines.append(f"memory      {memory.available / GIB:.3g} GiB on {memory.device}")
+    for what, size in (
+        ("supervised, labelled slices", memory.supervised),
+        ("semi-supervised, all slices", memory.semi_supervised),
+    ):
+        lines.append(f"            {what}: {memory_text(size, memory.available)}")
+    lines += [str(finding) for finding in report.findings]
+    errors, warnings = report.count(ERROR), report.count(WARNING)
+    lines.append(f"checked: {_number(errors, 'error')}, {_number(warnings, 'warning')}")
+    return "\n".join(lines)
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"
+
+
+def report_record(report: Report) -> dict[str, Any]:
+    """The report as JSON values, with the numbers of errors and warnings."""
+    record = plain(report)
+    record["errors"], record["warnings"] = report.count(ERROR), report.count(WARNING)
+    return json.loads(json.dumps(record))
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Writes `report_record` to a JSON file."""
+    write_json(path, report_record(report))
