@@ -11,7 +11,8 @@ from vemseg_jax.errors import InputError
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "Folder of TIFF slices, TIFF stack (8 or 16 bit grey), or OME-Zarr.",
+    "Folder of TIFF slices, TIFF stack, OME-Zarr, Zarr, N5, precomputed, MRC, or HDF5 with its"
+    " dataset (stack.h5/volumes/raw); Zarr, N5 and precomputed also at gs://, s3://, https://.",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string(
@@ -24,7 +25,7 @@ _LABELS = flags.DEFINE_multi_string(
     "labels",
     [],
     "NAME=PATH, once per structure: a folder of TIFF masks whose trailing numbers are those of"
-    " their slices, or a stack or OME-Zarr with a mask for every slice.",
+    " their slices, or a volume of any format with a mask for every slice.",
 )
 _LABELS_CSV = flags.DEFINE_string(
     "labels_csv", None, "Explicit pairing: CSV with the columns structure,image,label."
@@ -37,10 +38,15 @@ _LABEL_VALUES = flags.DEFINE_list(
 _LABELLED_SLICES = flags.DEFINE_multi_string(
     "labelled_slices",
     [],
-    "NAME=0,25,50: the annotated slices of a label stack; the others count as unlabelled.",
+    "NAME=0,25,50: the annotated slices of a label volume; the others count as unlabelled.",
+)
+_UNLABELLED_VALUE = flags.DEFINE_multi_string(
+    "unlabelled_value",
+    [],
+    "NAME=255: pixels of this value were not labelled; slices of nothing else are unlabelled.",
 )
 _IGNORE = flags.DEFINE_string(
-    "ignore", None, "Mask of pixels to leave out of loss and metric: folder, stack or OME-Zarr."
+    "ignore", None, "Mask of pixels to leave out of loss and metric, of any format."
 )
 _IGNORE_DILATION = flags.DEFINE_integer(
     "ignore_dilation", 0, "Grows the ignore mask by a disk of this radius in pixels.", 0
@@ -49,7 +55,16 @@ _DOWNSAMPLE = flags.DEFINE_enum(
     "downsample", "4", ["4", "1"], "Training scale: 4x smaller, or the resolution of the source."
 )
 _AXES = flags.DEFINE_string(
-    "axes", None, "zyx: the pages of the stack are slices, whatever the file calls them."
+    "axes",
+    None,
+    "Which dimension is which, in the order in which the format lists them, such as zyx, where it"
+    " is not recorded; zyx also takes the pages of a TIFF stack as slices whatever it calls them.",
+)
+_VALUE_RANGE = flags.DEFINE_list(
+    "value_range",
+    None,
+    "LOW,HIGH: what becomes black and white of signed integers and floats, mapped to 8 bit (from"
+    " int8) or 16 bit (from all others).",
 )
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace an earlier volume once the new one is complete."
@@ -100,24 +115,52 @@ def _labelled_slices(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return slices
 
 
+def _unlabelled_values(texts: list[str]) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for text in texts:
+        name, rest = _name_and_rest(text, flag="unlabelled_value", example="nuclei=255")
+        if name in values or not rest.removeprefix("-").isdecimal():
+            raise InputError(
+                f"--unlabelled_value={text}: must be once per structure, a whole number, such as"
+                " nuclei=255"
+            )
+        values[name] = int(rest)
+    return values
+
+
+def _value_range(texts: list[str] | None) -> tuple[float, float] | None:
+    if texts is None:
+        return None
+    try:
+        low, high = (float(text) for text in texts)
+    except ValueError:
+        raise InputError(
+            f"--value_range={','.join(texts)}: must be two numbers, such as --value_range=-500,2000"
+        ) from None
+    return low, high
+
+
 def main() -> None:
     """Converts and prints where the volume is."""
     from vemseg_jax.data.convert import ConvertOptions, convert
+    from vemseg_jax.data.stores import location
 
     pairs = [_name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
     output = convert(
-        Path(_IMAGES.value),
+        location(_IMAGES.value),
         Path(_OUTPUT.value),
         ConvertOptions(
             voxel_size=_voxel_size(_VOXEL_SIZE.value),
-            labels=[(name, Path(path)) for name, path in pairs],
+            labels=[(name, location(path)) for name, path in pairs],
             labels_csv=Path(_LABELS_CSV.value) if _LABELS_CSV.value else None,
             label_values=_label_values(_LABEL_VALUES.value),
             labelled_slices=_labelled_slices(_LABELLED_SLICES.value),
-            ignore=Path(_IGNORE.value) if _IGNORE.value else None,
+            unlabelled_values=_unlabelled_values(_UNLABELLED_VALUE.value),
+            ignore=location(_IGNORE.value) if _IGNORE.value else None,
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),
             axes=_AXES.value,
+            value_range=_value_range(_VALUE_RANGE.value),
             overwrite=_OVERWRITE.value,
         ),
     )

@@ -223,9 +223,7 @@ def memory_text(size: int, available: int) -> str:
     """`1.2 GiB, fits the 4 GiB meant for slices, held on the device`."""
     room = int(SLICE_SHARE * available)
     if size > room:
-        how = (
-            f"more than the {room / GIB:.3g} GiB meant for slices: crops read as training goes"
-        )
+        how = f"more than the {room / GIB:.3g} GiB meant for slices: crops read as training goes"
     else:
         how = f"fits the {room / GIB:.3g} GiB meant for slices: held on the device"
     return f"{size / GIB:.3g} GiB, {how}"

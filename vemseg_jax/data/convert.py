@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from vemseg_jax.data.formats import SliceSource, open_source
+import numpy as np
+
+from vemseg_jax.data.format_tiff import Range
+from vemseg_jax.data.formats import open_source
 from vemseg_jax.data.label_files import (
     LabelPlan,
     Values,
@@ -18,8 +21,10 @@ from vemseg_jax.data.label_files import (
 from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
 from vemseg_jax.data.pairing import describe_gaps
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
+from vemseg_jax.data.slice_source import SliceSource
+from vemseg_jax.data.stores import Location
 from vemseg_jax.data.tiff import VoxelSize
-from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, plane_shape
+from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, UNLABELLED, plane_shape
 from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.progress import track
@@ -30,6 +35,7 @@ WORKERS = 3
 MIN_SIDE = 8
 VOXEL_TOLERANCE = 0.01
 PRINTED_PAIRS = 30
+CLIPPED_SHARE = 0.01
 
 Item = TypeVar("Item")
 
@@ -48,19 +54,25 @@ class ConvertOptions:
       ignore_dilation: radius in full-resolution pixels by which the mask grows, in plane, as a
         disk.
       downsample: 4, or 1 where the data is at the training scale.
-      axes: "zyx" to take pages as slices whatever the file calls them.
+      unlabelled_values: value of the pixels of a structure that nobody labelled.
+      axes: which dimension is which, where the source does not record it; "zyx" to take pages as
+        slices whatever the file calls them.
+      value_range: grey values that become black and white, of types other than 8 and 16 bit
+        unsigned.
       overwrite: replace an earlier volume when the new one is complete.
     """
 
     voxel_size: tuple[float, float, float] | None = None
-    labels: Sequence[tuple[str, Path]] = ()
+    labels: Sequence[tuple[str, Location]] = ()
     labels_csv: Path | None = None
     label_values: Mapping[str, Values] = field(default_factory=dict)
     labelled_slices: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    ignore: Path | None = None
+    unlabelled_values: Mapping[str, int] = field(default_factory=dict)
+    ignore: Location | None = None
     ignore_dilation: int = 0
     downsample: int = 4
     axes: str | None = None
+    value_range: Range = None
     overwrite: bool = False
 
 
@@ -70,14 +82,14 @@ class _IgnorePlan:
     pairs: dict[int, int]
 
 
-def convert(images: str | Path, output: str | Path, options: ConvertOptions) -> Path:
+def convert(images: Location, output: str | Path, options: ConvertOptions) -> Path:
     """Converts slices, labels and ignore mask to a volume; prints what was understood.
 
     Everything that headers tell is checked before anything is written, labels are converted
     before images, and the volume appears at `output` only when it is complete.
 
     Args:
-      images: folder of TIFF slices in natural order, TIFF stack, or OME-Zarr.
+      images: of any format, see `open_source`.
       output: the OME-Zarr directory to make.
       options: everything else.
 
@@ -89,18 +101,24 @@ def convert(images: str | Path, output: str | Path, options: ConvertOptions) -> 
     """
     output = Path(output)
     check_output(output, overwrite=options.overwrite)
-    source = open_source(images)
+    source = open_source(images, axes=options.axes, value_range=options.value_range)
     _check_apart(output, source.path)
-    axes = _resolve_axes(source, options.axes)
+    if source.axes_from is None:
+        raise InputError(
+            f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages"
+            " are slices"
+        )
     voxel_size, origin = resolve_voxel_size(source, options.voxel_size)
     _check_size(source, options.downsample)
-    _print_images(source, axes=axes, voxel_size=voxel_size, origin=origin)
+    _print_images(source, voxel_size=voxel_size, origin=origin)
     plans = plan_labels(
         source,
         labels=options.labels,
         labels_csv=options.labels_csv,
         values=options.label_values,
         labelled_slices=options.labelled_slices,
+        unlabelled=options.unlabelled_values,
+        axes=options.axes,
     )
     for plan in plans:
         check_label_name(plan.name, ANNOTATION)
@@ -115,7 +133,7 @@ def convert(images: str | Path, output: str | Path, options: ConvertOptions) -> 
         overwrite=options.overwrite,
         slice_names=source.names,
         source=str(images),
-        attributes={"axes": "zyx", "axes_from": axes, "voxel_size_from": origin},
+        attributes=_origins(source, origin),
     ) as writer:
         if writer.removed_stale:
             print(f"removed what an interrupted conversion left beside {output}")
@@ -124,7 +142,21 @@ def convert(images: str | Path, output: str | Path, options: ConvertOptions) -> 
         if ignore is not None:
             _write_ignore(writer, ignore, options)
         _run(lambda z: writer.write(z, source.read(z)), range(source.shape[0]), what="slices")
+    _print_clipped(source)
     return output
+
+
+def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
+    """What the volume keeps of where its axes, voxel size and grey values come from."""
+    kept: dict[str, object] = {
+        "axes": "zyx",
+        "axes_from": source.axes_from,
+        "voxel_size_from": voxel_size_from,
+    }
+    if source.value_range is not None:
+        kept["value_range"] = [source.value_range.low, source.value_range.high]
+        kept["stored_dtype"] = str(source.stored_dtype)
+    return kept
 
 
 def resolve_voxel_size(
@@ -160,25 +192,8 @@ def _lengths(sizes: Sequence[float | None]) -> str:
     return ",".join("?" if size is None else f"{size:.6g}" for size in sizes)
 
 
-def _resolve_axes(source: SliceSource, given: str | None) -> str:
-    if given not in (None, "zyx"):
-        raise InputError(f"--axes={given}: only zyx can be read; reorder the file's axes to zyx")
-    if source.has_files:
-        return "one file per slice, in natural order"
-    if source.axes is not None and source.axes.endswith("zyx"):
-        return f"recorded as {source.axes}"
-    if given is not None:
-        return f"--axes, recorded as {source.axes or 'nothing'}"
-    if source.axes is None:
-        return "assumed, pages are slices; the file records none"
-    raise InputError(
-        f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages are"
-        " slices"
-    )
-
-
-def _check_apart(output: Path, path: Path) -> None:
-    if output.resolve() == path.resolve():
+def _check_apart(output: Path, path: Location) -> None:
+    if isinstance(path, Path) and output.resolve() == path.resolve():
         raise InputError(f"{output}: is also the source; choose another output")
 
 
@@ -196,18 +211,21 @@ def _plan_ignore(images: SliceSource, options: ConvertOptions) -> _IgnorePlan | 
         if options.ignore_dilation:
             raise InputError(f"--ignore_dilation={options.ignore_dilation}: needs --ignore")
         return None
-    source = open_source(options.ignore, label=True)
+    source = open_source(options.ignore, label=True, axes=options.axes)
     return _IgnorePlan(source, pair_source(images, source))
 
 
 def _print_images(
-    source: SliceSource, *, axes: str, voxel_size: tuple[float, float, float], origin: str
+    source: SliceSource, *, voxel_size: tuple[float, float, float], origin: str
 ) -> None:
     z, h, w = source.shape
-    print(f"images      {source.path}: {z} slices of {h} x {w}, {source.dtype}")
+    print(f"images      {source.path}: {z} slices of {h} x {w}, {source.stored_dtype}")
+    if source.value_range is not None:
+        low, high = source.value_range.low, source.value_range.high
+        print(f"grey values {low:g} to {high:g} become 0 to {np.iinfo(source.dtype).max}")
     if source.ignored:
         print(f"            {source.ignored} other entries of the folder are not used")
-    print(f"axes        zyx ({axes})")
+    print(f"axes        zyx ({source.axes_from})")
     print(f"voxel size  {_lengths(voxel_size)} nm, z,y,x (from {origin})")
     warning = describe_gaps(source.names) if source.has_files else None
     if warning:
@@ -244,6 +262,15 @@ def _print_pairing(
         )
 
 
+def _print_clipped(source: SliceSource) -> None:
+    if source.value_range is None:
+        return
+    share = source.value_range.clipped_share
+    print(f"grey values {100 * share:.3g} % lay beyond --value_range and were clipped")
+    if share > CLIPPED_SHARE:
+        print("warning: that is much; see whether the range is right, and convert again")
+
+
 def _abridged(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The rows, or the first and last of a long list; the volume records every pair."""
     if len(rows) <= PRINTED_PAIRS:
@@ -254,7 +281,8 @@ def _abridged(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
-    found = []
+    found: list[int] = []
+    pixels: list[int] = []
     attributes: dict[str, object] = {"source": str(plan.source.path)}
     if plan.source.has_files:
         attributes["files"] = {str(z): plan.file(z) for z in plan.pairs}
@@ -262,7 +290,11 @@ def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
 
         def copy(z: int) -> None:
             mask = plan.read(z)
-            found.append(int(mask.sum()))
+            known = int((mask != UNLABELLED).sum())
+            if known == 0:
+                return
+            found.append(int((mask == 1).sum()))
+            pixels.append(known)
             label.write_mask(z, mask)
 
         _run(copy, plan.pairs, what=f"labels of {plan.name}")
@@ -272,8 +304,8 @@ def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
                 " slices; at least one must show the structure"
             )
         label.attributes["values"] = plan.rule.record()
-    share = sum(found) / (len(found) * plan.source.shape[1] * plan.source.shape[2])
-    print(f"{plan.name}: {100 * share:.3g} % of the pixels of {len(found)} labelled slices")
+    share = sum(found) / sum(pixels)
+    print(f"{plan.name}: {100 * share:.3g} % of the labelled pixels of {len(found)} slices")
 
 
 def _write_ignore(writer: VolumeWriter, plan: _IgnorePlan, options: ConvertOptions) -> None:

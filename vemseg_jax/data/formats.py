@@ -1,262 +1,99 @@
-"""Sources of slices: folders of TIFF files, TIFF stacks and OME-Zarr images."""
+"""Every format a stack of slices may come in, told apart by content first, then by name."""
 
-import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tensorstore as ts
-import yaozarrs
-from natsort import natsorted
-
-from vemseg_jax.data import tiff
-from vemseg_jax.data.tiff import VoxelSize
+from vemseg_jax.data.format_chunked import open_chunked
+from vemseg_jax.data.format_hdf5 import open_hdf5, split_path
+from vemseg_jax.data.format_mrc import is_mrc, open_mrc
+from vemseg_jax.data.format_tiff import Range, open_folder, open_stack
+from vemseg_jax.data.slice_source import SliceSource
+from vemseg_jax.data.stores import Store, location
 from vemseg_jax.errors import InputError
 
-TIFF_SUFFIXES = (".tif", ".tiff")
-# Decoded chunks of an OME-Zarr that are kept, so that thick ones are not read once per slice.
-_CACHE_BYTES = 2**30
+_KINDS = (
+    "a folder of TIFF slices, a TIFF stack, an OME-Zarr, Zarr, N5 or precomputed volume, or an"
+    " HDF5 or MRC file"
+)
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".ims", ".ilp", ".nwb")
+# Files in which tensorstore finds nothing: they are read whole, or by their own library.
+_LOCAL_SUFFIXES = (".tif", ".tiff", ".mrc", ".rec", *_HDF5_SUFFIXES)
+_MARKS = ("zarr.json", ".zgroup", ".zattrs", "attributes.json")
 
 
-@dataclass(frozen=True)
-class SliceSource:
-    """Slices `[z, h, w]` that are read one at a time.
-
-    Attributes:
-      path: file or folder.
-      shape: zyx.
-      dtype: of the values as stored.
-      names: file name of every slice, or its z where the source is one file.
-      has_files: whether the names are file names.
-      voxel_size: nm, zyx, each None where the source does not record it.
-      axes: as the source records them, such as "zyx"; None where it does not.
-      ignored: entries of the folder that are no TIFF files.
-      reader: z to plane.
-    """
-
-    path: Path
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-    names: tuple[str, ...]
-    has_files: bool
-    voxel_size: VoxelSize
-    axes: str | None
-    ignored: int
-    reader: Callable[[int], np.ndarray]
-
-    def file(self, z: int) -> Path:
-        """The file of a slice, for messages and provenance."""
-        return self.path / self.names[z] if self.has_files else self.path
-
-    def read(self, z: int) -> np.ndarray:
-        """Slice z, `[h, w]`, `dtype`. Safe to call from several threads.
-
-        Raises:
-          InputError: it cannot be decoded, or is not what the headers said.
-        """
-        where = str(self.file(z)) if self.has_files else f"{self.path}, slice {z}"
-        try:
-            plane = np.asarray(self.reader(z))
-        except Exception as error:
-            # Every codec has exceptions of its own; all of them mean a damaged file.
-            reason = str(error).split("\n")[0][:200]
-            raise InputError(
-                f"{where}: truncated or damaged, cannot be decoded ({type(error).__name__}:"
-                f" {reason}); copy or export it again"
-            ) from error
-        plane = plane.astype(plane.dtype.newbyteorder("="), copy=False)
-        if plane.shape != self.shape[1:] or plane.dtype != self.dtype:
-            raise InputError(
-                f"{where}: {plane.dtype} {plane.shape} read, {self.dtype} {self.shape[1:]}"
-                " announced by its header; export it again"
-            )
-        return plane
-
-
-def is_zarr(path: Path) -> bool:
-    """Whether a path looks like a Zarr directory."""
-    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
-
-
-def open_source(path: str | Path, *, label: bool = False) -> SliceSource:
+def open_source(
+    path: str | Path, *, label: bool = False, axes: str | None = None, value_range: Range = None
+) -> SliceSource:
     """Opens a source of slices; every header is checked, no pixel is read.
 
     Args:
-      path: folder of TIFF slices, TIFF stack, or OME-Zarr 0.4 or 0.5 (level 0, one channel).
+      path: folder of TIFF slices, TIFF stack, OME-Zarr 0.4 or 0.5 (level 0, one channel), array
+        of Zarr 2 or 3, N5 dataset, neuroglancer precomputed volume, HDF5 file with the dataset
+        behind it (`stack.h5/volumes/raw`), MRC file; of the chunked formats also an address of
+        `gs://`, `s3://` or `http(s)://`.
       label: values are labels, of any integer type; otherwise grey values of 8 or 16 bit.
+      axes: which dimension is which, in the order in which the format lists them, where it does
+        not record them; "zyx" also to take the pages of a TIFF stack as slices.
+      value_range: what becomes black and white of grey values of other types.
 
     Raises:
       InputError: it cannot be used, with the file and the reason.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(
-            f"{path}: no such file or folder; give a folder of TIFF slices, a TIFF stack or an"
-            " OME-Zarr"
-        )
-    if not os.access(path, os.R_OK):
-        raise InputError(f"{path}: no permission to read it")
-    if path.is_dir():
-        if is_zarr(path):
-            return _open_ome_zarr(path, label=label)
-        return _open_folder(path, label=label)
-    return _open_stack(path, label=label)
+    where = location(path)
+    if isinstance(where, str):
+        return _open_remote(where, label=label, axes=axes, value_range=value_range)
+    inner = split_path(where)
+    if inner is not None:
+        return open_hdf5(*inner, label=label, axes=axes, value_range=value_range)
+    if not where.exists():
+        raise InputError(_missing(where))
+    if not os.access(where, os.R_OK):
+        raise InputError(f"{where}: no permission to read it")
+    if where.is_dir():
+        return _open_directory(where, label=label, axes=axes, value_range=value_range)
+    return _open_file(where, label=label, axes=axes, value_range=value_range)
 
 
-def list_tiffs(folder: Path) -> tuple[list[str], int]:
-    """TIFF file names in natural order, and how many other entries there are.
-
-    Hidden files, which some systems leave beside images, are not counted.
-
-    Raises:
-      InputError: no TIFF files.
-    """
-    visible = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    names = [
-        name
-        for name in visible
-        if name.lower().endswith(TIFF_SUFFIXES) and not (folder / name).is_dir()
-    ]
-    if not names:
-        found = f"{len(visible)} other files" if visible else "it is empty"
-        raise InputError(f"{folder}: no TIFF files ({found}); files ending in .tif are needed")
-    return natsorted(names), len(visible) - len(names)
-
-
-def open_files(
-    folder: Path, files: list[Path], *, names: list[str], label: bool, ignored: int = 0
+def _open_directory(
+    path: Path, *, label: bool, axes: str | None, value_range: Range
 ) -> SliceSource:
-    """A source of one TIFF file per slice, all headers checked.
-
-    Raises:
-      InputError: files of several pages, of different shape or type, or unusable ones.
-    """
-    first: tiff.TiffHeader | None = None
-    for file in files:
-        header = tiff.read_header(file, label=label)
-        if header.shape[0] != 1:
-            raise InputError(
-                f"{file}: {header.shape[0]} pages; one slice per file is needed here, a stack is"
-                " given by itself"
-            )
-        if first is None:
-            first = header
-        elif (header.shape, header.dtype) != (first.shape, first.dtype):
-            raise InputError(
-                f"{file}: {header.dtype} {header.shape[1:]}, but {files[0].name} is"
-                f" {first.dtype} {first.shape[1:]}; all slices must have one shape and type"
-            )
-    assert first is not None
-    return SliceSource(
-        path=folder,
-        shape=(len(files), *first.shape[1:]),
-        dtype=first.dtype,
-        names=tuple(names),
-        has_files=True,
-        voxel_size=first.voxel_size,
-        axes=None,
-        ignored=ignored,
-        reader=lambda z: tiff.read_single(files[z]),
-    )
+    source = open_chunked(Store(path), label=label, axes=axes, value_range=value_range)
+    if source is not None:
+        return source
+    if axes not in (None, "zyx") and not label:
+        raise InputError(f"--axes={axes}: only zyx can be read from a folder of slices")
+    return open_folder(path, label=label, value_range=value_range)
 
 
-def _open_folder(folder: Path, *, label: bool) -> SliceSource:
-    names, ignored = list_tiffs(folder)
-    files = [folder / name for name in names]
-    return open_files(folder, files, names=names, label=label, ignored=ignored)
+def _open_file(path: Path, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic not in _TIFF_MAGIC:
+        if path.suffix.lower() in _HDF5_SUFFIXES:
+            raise InputError(f"{path}: not an HDF5 file, or a damaged one; copy or export it again")
+        if is_mrc(path):
+            return open_mrc(path, label=label, axes=axes, value_range=value_range)
+    return open_stack(path, label=label, axes=axes, value_range=value_range)
 
 
-def _open_stack(path: Path, *, label: bool) -> SliceSource:
-    header = tiff.read_header(path, label=label)
-    return SliceSource(
-        path=path,
-        shape=header.shape,
-        dtype=header.dtype,
-        names=tuple(str(z) for z in range(header.shape[0])),
-        has_files=False,
-        voxel_size=header.voxel_size,
-        axes=header.axes,
-        ignored=0,
-        reader=tiff.TiffReader(path),
-    )
-
-
-def _ome_image(path: Path) -> tuple[Any, str]:
-    """Validated OME metadata of an image, and the driver of its arrays."""
-    try:
-        if (path / "zarr.json").exists():
-            group = json.loads((path / "zarr.json").read_text(encoding="utf-8"))
-            attributes = group.get("attributes", {})
-            model: Any = yaozarrs.v05.Image.model_validate(attributes["ome"])
-            return model, "zarr3"
-        attributes = json.loads((path / ".zattrs").read_text(encoding="utf-8"))
-        return yaozarrs.v04.Image.model_validate(attributes), "zarr"
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = str(error).split("\n")[0][:120]
+def _open_remote(url: str, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+    if url.lower().endswith(_LOCAL_SUFFIXES):
         raise InputError(
-            f"{path}: not an OME-Zarr 0.4 or 0.5 image ({reason}); give the directory whose"
-            " metadata has multiscales"
-        ) from error
-
-
-def _open_ome_zarr(path: Path, *, label: bool) -> SliceSource:
-    model, driver = _ome_image(path)
-    multiscale = model.multiscales[0]
-    dataset = multiscale.datasets[0]
-    spec = {
-        "driver": driver,
-        "kvstore": {"driver": "file", "path": str(path / dataset.path)},
-        "context": {"cache_pool": {"total_bytes_limit": _CACHE_BYTES}},
-    }
-    try:
-        array = ts.open(spec, open=True, read=True).result()
-        dtype = np.dtype(array.dtype.numpy_dtype)
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"{path / dataset.path}: array cannot be opened ({error})") from error
-    axes = [axis.name.lower() for axis in multiscale.axes]
-    if len(axes) != array.rank:
-        raise InputError(f"{path}: {array.rank} dimensions, but axes {''.join(axes)} are recorded")
-    # Axes beside z, y and x must be of length 1, and are dropped.
-    kept = [i for i, name in enumerate(axes) if name in "zyx" or array.shape[i] != 1]
-    recorded = "".join(axes[i] for i in kept)
-    if recorded != "zyx":
-        raise InputError(
-            f"{path}: axes {''.join(axes)} of shape {tuple(array.shape)}; zyx is needed, others"
-            " only with length 1"
+            f"{url}: single files cannot be read from afar; copy it to this machine first"
         )
-    if label:
-        if dtype.kind not in "uib":
-            raise InputError(f"{path}: label of type {dtype}; an integer type is needed")
-    else:
-        tiff.check_image_dtype(path, dtype, dtype.itemsize * 8)
-    z, h, w = (int(array.shape[i]) for i in kept)
-    sizes = _scale(multiscale, dataset, kept)
-    index = [slice(None) if i in kept else 0 for i in range(array.rank)]
-    plane = array[tuple(index)]
-    return SliceSource(
-        path=path,
-        shape=(z, h, w),
-        dtype=dtype,
-        names=tuple(str(i) for i in range(z)),
-        has_files=False,
-        voxel_size=sizes,
-        axes="".join(axes),
-        ignored=0,
-        reader=lambda z: plane[z].read().result(),
-    )
+    source = open_chunked(Store(url), label=label, axes=axes, value_range=value_range)
+    if source is None:
+        raise InputError(
+            f"{url}: no OME-Zarr, Zarr, N5 or precomputed volume there; check the address, which"
+            " must be that of the directory with zarr.json, .zattrs, info or attributes.json"
+        )
+    return source
 
 
-def _scale(multiscale: Any, dataset: Any, kept: list[int]) -> VoxelSize:
-    """Voxel size in nm: the scale of level 0 times that of the whole, by the axes' units."""
-    scale = np.ones(len(multiscale.axes))
-    for transformation in [
-        *dataset.coordinateTransformations,
-        *(multiscale.coordinateTransformations or ()),
-    ]:
-        if transformation.type == "scale":
-            scale = scale * np.array(transformation.scale, float)
-    sizes = [tiff.nanometres(scale[i], multiscale.axes[i].unit) for i in kept]
-    return sizes[0], sizes[1], sizes[2]
+def _missing(path: Path) -> str:
+    parent = path.parent
+    if any((parent / mark).exists() for mark in _MARKS):
+        names = sorted(p.name for p in parent.iterdir() if p.is_dir() and p.name[0] != ".")
+        return f"{path}: no such array; {parent} holds: {', '.join(names) or 'none'}"
+    return f"{path}: no such file or folder; give {_KINDS}"

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vemseg_jax.data.formats import SliceSource, open_files, open_source
+from vemseg_jax.data.format_tiff import open_files
+from vemseg_jax.data.formats import open_source
 from vemseg_jax.data.pairing import pair_by_number, read_pairing
+from vemseg_jax.data.slice_source import SliceSource
+from vemseg_jax.data.stores import Location
+from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
 
 ANY_VALUE = "any"
@@ -18,25 +22,37 @@ Values = tuple[int, ...] | str
 
 @dataclass
 class MaskRule:
-    """Turns label values into 0/1 masks.
+    """Turns label values into masks.
 
     Attributes:
       name: of the structure.
       values: those that make it up; None for binary files, which hold 0 and one other value,
         the same in all of them.
+      unlabelled: value of pixels that nobody labelled; None where there are none.
     """
 
     name: str
     values: Values | None
+    unlabelled: int | None = None
     _found: int | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def mask(self, plane: np.ndarray, where: object) -> np.ndarray:
-        """`plane` `[h, w]` of any integer type to uint8, 0/1; `where` is for the message.
+        """`plane` `[h, w]` of any integer type to uint8; `where` is for the message.
+
+        0 background, 1 structure, 255 not labelled.
 
         Raises:
           InputError: values that are neither binary nor mapped.
         """
+        if self.unlabelled is None:
+            return self._mask(plane, where)
+        unknown = plane == self.unlabelled
+        mask = self._mask(np.where(unknown, np.zeros((), plane.dtype), plane), where)
+        mask[unknown] = UNLABELLED
+        return mask
+
+    def _mask(self, plane: np.ndarray, where: object) -> np.ndarray:
         if self.values == ANY_VALUE:
             return (plane > 0).astype(np.uint8)
         if self.values is not None:
@@ -93,20 +109,20 @@ class LabelPlan:
         return self.source.names[index] if self.source.has_files else f"slice {index}"
 
     def read(self, z: int) -> np.ndarray:
-        """The mask of slice z, `[h, w]` uint8, 0/1."""
+        """The mask of slice z, `[h, w]` uint8: 0, 1 or 255 (not labelled)."""
         index = self.pairs[z]
-        source = self.source
-        where = source.file(index) if source.has_files else f"{source.path}, slice {index}"
-        return self.rule.mask(source.read(index), where)
+        return self.rule.mask(self.source.read(index), self.source.where(index))
 
 
 def plan_labels(
     images: SliceSource,
     *,
-    labels: Sequence[tuple[str, Path]],
+    labels: Sequence[tuple[str, Location]],
     labels_csv: Path | None,
     values: Mapping[str, Values],
     labelled_slices: Mapping[str, Sequence[int]],
+    unlabelled: Mapping[str, int],
+    axes: str | None,
 ) -> list[LabelPlan]:
     """Pairs every label with its slice and checks all headers; no pixel is read.
 
@@ -117,13 +133,19 @@ def plan_labels(
       labels_csv: an explicit pairing, see `read_pairing`.
       values: of structures whose files are not binary.
       labelled_slices: of structures whose stack is annotated on these slices only.
+      unlabelled: value of pixels of a structure that nobody labelled.
+      axes: of volumes that do not record them.
 
     Raises:
       InputError: the labels do not fit the images or are ambiguous.
     """
+
+    def rule(name: str) -> MaskRule:
+        return MaskRule(name, values.get(name), unlabelled.get(name))
+
     plans: list[LabelPlan] = []
     for name, path in labels:
-        source = open_source(path, label=True)
+        source = open_source(path, label=True, axes=axes)
         pairs = pair_source(images, source)
         if name in labelled_slices:
             if source.has_files:
@@ -132,7 +154,7 @@ def plan_labels(
                     " are labelled; the flag is for stacks"
                 )
             pairs = _only(name, labelled_slices[name], pairs)
-        plans.append(LabelPlan(name, source, pairs, MaskRule(name, values.get(name))))
+        plans.append(LabelPlan(name, source, pairs, rule(name)))
     if labels_csv is not None:
         for name, listed in read_pairing(labels_csv, images.names).items():
             source = open_files(
@@ -143,14 +165,19 @@ def plan_labels(
             )
             _check_plane(images, source)
             pairs = {file.z: index for index, file in enumerate(listed)}
-            plans.append(LabelPlan(name, source, pairs, MaskRule(name, values.get(name))))
+            plans.append(LabelPlan(name, source, pairs, rule(name)))
     names = [plan.name for plan in plans]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
                 f"--labels={name}=…: structure {name!r} is given twice; give every structure once"
             )
-    for flag, given in (("label_values", values), ("labelled_slices", labelled_slices)):
+    flags: tuple[tuple[str, Mapping[str, object]], ...] = (
+        ("label_values", values),
+        ("labelled_slices", labelled_slices),
+        ("unlabelled_value", unlabelled),
+    )
+    for flag, given in flags:
         for name in given:
             if name not in names:
                 raise InputError(
@@ -176,7 +203,7 @@ def pair_source(images: SliceSource, source: SliceSource) -> dict[int, int]:
         return {z: z for z in range(images.shape[0])}
     image_names = images.names if images.has_files else images.shape[0]
     by_name = {name: index for index, name in enumerate(source.names)}
-    pairs = pair_by_number(image_names, source.names, folder=source.path)
+    pairs = pair_by_number(image_names, source.names, folder=Path(source.path))
     return {z: by_name[name] for z, name in pairs.items()}
 
 

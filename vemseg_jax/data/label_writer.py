@@ -11,7 +11,7 @@ import tensorstore as ts
 
 from vemseg_jax.data import ome
 from vemseg_jax.data.atomic import AtomicDirectory, lock_directory, unlock_directory
-from vemseg_jax.data.preprocessing import FACTOR, downsample_mask
+from vemseg_jax.data.preprocessing import FACTOR, downsample_label
 from vemseg_jax.data.volume import (
     FULL,
     IGNORE,
@@ -104,11 +104,17 @@ class LabelWriter:
         self._written[path].add(int(z))
 
     def write_mask(self, z: int, mask: np.ndarray) -> None:
-        """Writes slice `z` at every level from a full-resolution mask `[h, w]`, 0/1 or bool."""
+        """Writes slice `z` at every level from full resolution.
+
+        Args:
+          z: the slice.
+          mask: `[h, w]`, bool or 0, 1 and 255 (not labelled); a training pixel that draws on
+            one of those is not labelled.
+        """
         for level, path in self._paths.items():
             if path == "0" and level == TRAINING:
                 continue
-            self.write(z, level, mask if path == "0" else downsample_mask(mask))
+            self.write(z, level, mask if path == "0" else downsample_label(mask))
 
     def finish(self) -> None:
         """Writes the metadata, after which the label is complete."""

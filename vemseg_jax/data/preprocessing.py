@@ -73,3 +73,16 @@ def downsample_ignore(plane: np.ndarray) -> np.ndarray:
     For masks of what is left out: a pixel made partly of bad pixels is bad.
     """
     return (_count_middle(plane) >= 1).astype(np.uint8)
+
+
+def downsample_label(plane: np.ndarray, *, unlabelled: int = 255) -> np.ndarray:
+    """Labels `[..., h, w]`, bool or 0, 1 and `unlabelled`, as `downsample_mask`, uint8.
+
+    A pixel that draws on an unlabelled one is unlabelled.
+    """
+    unknown = plane == unlabelled
+    if plane.dtype == bool or not unknown.any():
+        return downsample_mask(plane)
+    mask = downsample_mask(np.where(unknown, np.zeros((), plane.dtype), plane))
+    mask[downsample_ignore(unknown) == 1] = unlabelled
+    return mask

@@ -109,13 +109,14 @@ def _truncated(path: Path, what: str = "its directory of pages ends early") -> I
     return InputError(f"{path}: truncated or damaged ({what}); copy or export the file again")
 
 
-def read_header(path: Path, *, label: bool) -> TiffHeader:
+def read_header(path: Path, *, label: bool, ranged: bool = False) -> TiffHeader:
     """Checks every page of a TIFF file without decoding it.
 
     Args:
       path: one page, or a stack of them: plain, ImageJ, OME-TIFF, BigTIFF.
       label: integers of any width, palettes and inverted displays are accepted, as the stored
         values count; otherwise only 8 and 16 bit grey values.
+      ranged: other grey values will do too, as they are going to be mapped.
 
     Raises:
       InputError: not a TIFF file, truncated, colour, pages of several shapes or types, or
@@ -124,7 +125,7 @@ def read_header(path: Path, *, label: bool) -> TiffHeader:
     try:
         directories = count_directories(path)
         with tifffile.TiffFile(path) as tif:
-            return _check_file(path, tif, directories=directories, label=label)
+            return _check_file(path, tif, directories=directories, label=label, ranged=ranged)
     except InputError:
         raise
     except FileNotFoundError:
@@ -136,8 +137,10 @@ def read_header(path: Path, *, label: bool) -> TiffHeader:
         raise _truncated(path, f"{type(error).__name__}: {error}") from error
 
 
-def _check_file(path: Path, tif: tifffile.TiffFile, *, directories: int, label: bool) -> TiffHeader:
-    _check_page(path, tif.pages[0], label=label)
+def _check_file(
+    path: Path, tif: tifffile.TiffFile, *, directories: int, label: bool, ranged: bool
+) -> TiffHeader:
+    _check_page(path, tif.pages[0], label=label, ranged=ranged)
     if len(tif.pages) != directories:
         raise _truncated(path, f"{len(tif.pages)} of {directories} pages can be read")
     if len(tif.series) != 1:
@@ -184,7 +187,7 @@ def _check_promised(path: Path, tif: tifffile.TiffFile, depth: int) -> None:
         raise _truncated(path, f"{depth} of {promised} slices are there")
 
 
-def _check_page(path: Path, page: Any, *, label: bool) -> None:
+def _check_page(path: Path, page: Any, *, label: bool, ranged: bool) -> None:
     photometric = getattr(page.photometric, "name", str(page.photometric))
     if page.samplesperpixel != 1 or photometric not in ("MINISBLACK", "MINISWHITE", "PALETTE"):
         raise InputError(
@@ -208,14 +211,11 @@ def _check_page(path: Path, page: Any, *, label: bool) -> None:
             f"{path}: {photometric} image, whose stored values are not brightness; save it as 8"
             " or 16 bit grey with black as 0"
         )
-    check_image_dtype(path, page.dtype, page.bitspersample)
-
-
-def check_image_dtype(path: Path, dtype: np.dtype | None, bits: int) -> None:
-    """Raises InputError unless grey values are 8 or 16 bit, unsigned."""
-    if dtype is None or dtype.kind != "u" or bits not in (8, 16):
+    dtype, bits = page.dtype, page.bitspersample
+    if dtype is None or bits % 8 or not (ranged or (dtype.kind == "u" and bits in (8, 16))):
         raise InputError(
-            f"{path}: grey values of type {dtype}, {bits} bit; 8 or 16 bit unsigned is needed"
+            f"{path}: grey values of type {dtype}, {bits} bit; 8 or 16 bit unsigned is needed, or"
+            " --value_range=LOW,HIGH to say which values become black and white"
         )
 
 

@@ -12,7 +12,7 @@ from vemseg_jax.data.preprocessing import (
     FACTOR,
     downsample_ignore,
     downsample_image,
-    downsample_mask,
+    downsample_label,
 )
 from vemseg_jax.data.sampling import Crops
 from vemseg_jax.data.slices import plane_of, read_slices
@@ -154,8 +154,7 @@ class WindowReader:
         label = None
         if planes.label is not None:
             stacked = np.moveaxis(planes.label, -1, 0)
-            unlabelled = downsample_ignore(stacked == UNLABELLED)
-            label = np.where(unlabelled, np.uint8(UNLABELLED), downsample_mask(stacked == 1))
+            label = downsample_label(stacked)
             label = np.moveaxis(label, 0, -1)
         ignored = None if planes.ignored is None else downsample_ignore(planes.ignored)
         return Planes(image, label, ignored)

@@ -1,0 +1,81 @@
+"""Which dimension of a stored array is z, y and x."""
+
+from collections.abc import Sequence
+
+import tensorstore as ts
+
+from vemseg_jax.errors import InputError
+
+SPATIAL = "zyx"
+# May be there with length 1.
+EXTRA = "ct"
+
+
+def resolve_axes(
+    path: object, shape: Sequence[int], *, recorded: str | None, given: str | None
+) -> tuple[str, str]:
+    """The axes of an array, one letter a dimension, and where they are known from.
+
+    Args:
+      path: of the source, for messages.
+      shape: as stored.
+      recorded: by the source, one letter or more a dimension; None where it does not.
+      given: `--axes`.
+
+    Raises:
+      InputError: they are missing, contradict each other or do not fit the shape.
+    """
+    if given is not None:
+        given = given.lower()
+        _check_given(path, shape, given)
+    if recorded is None:
+        if given is None:
+            example = "zyx" if len(shape) == 3 else "c" * (len(shape) - 3) + "zyx"
+            raise InputError(
+                f"{path}: does not record which axis is which (shape {_times(shape)}); give them in"
+                f" this order, such as --axes={example[-len(shape) :]}"
+            )
+        return given, f"--axes={given}"
+    recorded = recorded.lower()
+    long_ones = "".join(a for a, n in zip(recorded, shape, strict=True) if a in SPATIAL or n != 1)
+    if given is not None and given not in (recorded, long_ones):
+        raise InputError(
+            f"--axes={given}: {path} records {recorded}; leave the flag out or correct the file"
+        )
+    return recorded, f"recorded as {recorded}"
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(str(int(n)) for n in shape)
+
+
+def _check_given(path: object, shape: Sequence[int], given: str) -> None:
+    right = "each of z, y and x once, and c and t where their length is 1"
+    known = set(given) <= set(SPATIAL + EXTRA) and set(SPATIAL) <= set(given)
+    if not known or len(set(given)) != len(given):
+        raise InputError(f"--axes={given}: must have {right}, such as --axes=zyx")
+
+
+def arrange(path: object, array: ts.TensorStore, axes: str) -> ts.TensorStore:
+    """A view `[z, y, x]` from 0 of a stored array; nothing is read.
+
+    Args:
+      path: of the source, for messages.
+      array: as stored, of any origin.
+      axes: one letter a dimension; those beside z, y and x must have length 1.
+
+    Raises:
+      InputError: axes that are missing, or others that are longer.
+    """
+    shape = tuple(int(n) for n in array.shape)
+    given = axes if len(axes) == len(shape) else None
+    kept = [i for i, name in enumerate(axes) if name in SPATIAL or given is None or shape[i] != 1]
+    if given is None or sorted(axes[i] for i in kept) != sorted(SPATIAL):
+        raise InputError(
+            f"{path}: axes {axes} of shape {shape}; z, y and x are needed, others only with"
+            " length 1"
+        )
+    view = array[ts.d[:].translate_to[0]]
+    view = view[tuple(slice(None) if i in kept else 0 for i in range(len(shape)))]
+    left = [axes[i] for i in kept]
+    return view[ts.d[[left.index(name) for name in SPATIAL]].transpose[:]]

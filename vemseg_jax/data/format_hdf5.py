@@ -1,0 +1,190 @@
+"""Datasets of HDF5 files, by their path behind that of the file: `stack.h5/volumes/raw`."""
+
+import json
+import weakref
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from vemseg_jax.data.axes import SPATIAL, resolve_axes
+from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
+from vemseg_jax.data.tiff import nanometres
+from vemseg_jax.data.value_range import make_value_range
+from vemseg_jax.errors import InputError
+
+with suppress(ImportError):
+    # Where it is installed, its codecs are known to h5py from here on.
+    import hdf5plugin  # type: ignore[import-not-found] # noqa: F401
+
+# Decoded chunks that are kept: thick ones would be decoded once per slice.
+_CACHE_BYTES = 2**28
+_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def split_path(path: Path) -> tuple[Path, str] | None:
+    """The HDF5 file of a path and the dataset behind it; None where there is no such file."""
+    for file in (path, *path.parents):
+        if file.is_file():
+            with open(file, "rb") as stream:
+                is_hdf5 = stream.read(len(_MAGIC)) == _MAGIC
+            return (file, str(path.relative_to(file)) if path != file else "") if is_hdf5 else None
+        if file.exists():
+            return None
+    return None
+
+
+def open_hdf5(
+    file: Path,
+    name: str,
+    *,
+    label: bool,
+    axes: str | None,
+    value_range: tuple[float, float] | None,
+) -> SliceSource:
+    """The slices of a dataset.
+
+    Args:
+      file: the HDF5 file.
+      name: of the dataset; empty takes the only one of three dimensions or more.
+      label: integers of any width.
+      axes: `--axes`.
+      value_range: `--value_range`.
+
+    Raises:
+      InputError: file or dataset that is missing or damaged, or several datasets; lists them.
+    """
+    try:
+        handle = h5py.File(file, "r", rdcc_nbytes=_CACHE_BYTES)
+        dataset = _choose(file, handle, name)
+        return _open(file, dataset, label=label, axes=axes, value_range=value_range)
+    except InputError:
+        raise
+    except Exception as error:
+        # Damage shows in many ways, some of them RuntimeError or KeyError.
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{file}: truncated or damaged HDF5 file ({reason}); copy or export it again"
+        ) from error
+
+
+def _choose(file: Path, handle: h5py.File, name: str) -> h5py.Dataset:
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def visit(key: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.ndim >= 3:
+            datasets[key] = item
+
+    handle.visititems(visit)
+    known = "; ".join(f"{k} {d.shape} {d.dtype}" for k, d in list(datasets.items())[:20])
+    known = known or "none of three dimensions"
+    if name:
+        found = handle.get(name)
+        if not isinstance(found, h5py.Dataset):
+            raise InputError(f"{file}: no dataset {name!r}; there are: {known}")
+        return found
+    if len(datasets) != 1:
+        raise InputError(
+            f"{file}: {len(datasets)} datasets to choose from; give one, such as"
+            f" {file}/{next(iter(datasets), 'NAME')} (there are: {known})"
+        )
+    return next(iter(datasets.values()))
+
+
+def _open(
+    file: Path,
+    dataset: h5py.Dataset,
+    *,
+    label: bool,
+    axes: str | None,
+    value_range: tuple[float, float] | None,
+) -> SliceSource:
+    path = file / str(dataset.name).lstrip("/")
+    dtype = dataset.dtype
+    if dtype.kind not in "uibf":
+        raise InputError(f"{path}: values of type {dtype}; numbers are needed")
+    if label and dtype.kind == "f":
+        raise InputError(f"{path}: label of type {dtype}; an integer type is needed")
+    _check_filters(path, dataset)
+    recorded, sizes = _recorded(dataset)
+    if label and recorded is not None:
+        axes = None
+    resolved, origin = resolve_axes(path, dataset.shape, recorded=recorded, given=axes)
+    reader = _Reader(path, dataset, resolved)
+    return SliceSource(
+        path=path,
+        array=virtual_array(reader.shape, dtype, reader, lambda z: f"{path}, slice {z}"),
+        names=numbered(reader.shape[0]),
+        has_files=False,
+        voxel_size=(sizes.get("z"), sizes.get("y"), sizes.get("x")),
+        axes=recorded,
+        axes_from=origin,
+        value_range=None if label else make_value_range(path, dtype, value_range),
+    )
+
+
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
+    properties = dataset.id.get_create_plist()
+    for index in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(index)
+        if not h5py.h5z.filter_avail(code):
+            label = name.decode(errors="replace") or "unnamed"
+            raise InputError(
+                f"{path}: compressed with {label} (HDF5 filter {code}), which needs the package"
+                " hdf5plugin; pip install hdf5plugin"
+            )
+
+
+class _Reader:
+    """Slices of a dataset of any order of axes; h5py itself keeps threads apart."""
+
+    def __init__(self, path: Path, dataset: h5py.Dataset, axes: str):
+        lengths = dict(zip(axes, dataset.shape, strict=False))
+        extra = [a for a, n in lengths.items() if a not in SPATIAL and n != 1]
+        if len(axes) != dataset.ndim or not set(SPATIAL) <= set(axes) or extra:
+            raise InputError(
+                f"{path}: axes {axes} of shape {dataset.shape}; z, y and x are needed, others only"
+                " with length 1"
+            )
+        self.shape = (int(lengths["z"]), int(lengths["y"]), int(lengths["x"]))
+        if min(self.shape) == 0:
+            raise InputError(f"{path}: shape {dataset.shape}; there is nothing in it")
+        self._dataset, self._axes = dataset, axes
+        weakref.finalize(self, dataset.file.close)
+
+    def __call__(self, z: int) -> np.ndarray:
+        """Slice z, `[h, w]`."""
+        index: list[Any] = [
+            z if a == "z" else slice(None) if a in SPATIAL else 0 for a in self._axes
+        ]
+        plane = self._dataset[tuple(index)]
+        return plane if self._axes.index("y") < self._axes.index("x") else plane.T
+
+
+def _recorded(dataset: h5py.Dataset) -> tuple[str | None, dict[str, float | None]]:
+    """Axes and voxel sizes as HDF5's dimension labels, ilastik and elf record them."""
+    axes, sizes = _axis_tags(dataset)
+    labels = "".join(dim.label[:1].lower() for dim in dataset.dims)
+    if axes is None and len(labels) == dataset.ndim and set(labels) <= set("zyxct"):
+        axes = labels
+    element = dataset.attrs.get("element_size_um")
+    if element is not None and len(np.atleast_1d(element)) == 3:
+        sizes = {a: nanometres(s, "um") for a, s in zip(SPATIAL, np.ravel(element), strict=True)}
+        axes = axes or (SPATIAL if dataset.ndim == 3 else None)
+    return axes, sizes
+
+
+def _axis_tags(dataset: h5py.Dataset) -> tuple[str | None, dict[str, float | None]]:
+    text = dataset.attrs.get("axistags")
+    if text is None:
+        return None, {}
+    try:
+        tags = json.loads(text)["axes"]
+        return "".join(str(tag["key"]) for tag in tags), {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{dataset.file.filename}/{dataset.name.lstrip('/')}: its axistags are damaged"
+            f" ({error}); correct or delete the attribute"
+        ) from error
