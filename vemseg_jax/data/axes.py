@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import tensorstore as ts
 
+from vemseg_jax.data.tiff import MAX_PIXELS
 from vemseg_jax.errors import InputError
 
 SPATIAL = "zyx"
 # May be there with length 1.
 EXTRA = "ct"
+MAX_SLICES = 10**6
 
 
 def resolve_axes(
@@ -56,6 +58,21 @@ def _check_given(path: object, shape: Sequence[int], given: str) -> None:
         raise InputError(f"--axes={given}: must have {right}, such as --axes=zyx")
 
 
+def check_shape(path: object, shape: Sequence[int]) -> tuple[int, int, int]:
+    """`shape` zyx, as recorded, unless nothing or nothing sane is in it.
+
+    Raises:
+      InputError: it is empty, or so large that the record must be damaged.
+    """
+    z, y, x = (int(n) for n in shape)
+    if min(z, y, x) < 1 or z > MAX_SLICES or y * x >= MAX_PIXELS:
+        raise InputError(
+            f"{path}: shape {_times(shape)} (z, y, x) is recorded; 1 to {MAX_SLICES} slices of less"
+            f" than {MAX_PIXELS} pixels can be read: correct the record or export it again"
+        )
+    return z, y, x
+
+
 def arrange(path: object, array: ts.TensorStore, axes: str) -> ts.TensorStore:
     """A view `[z, y, x]` from 0 of a stored array; nothing is read.
 
@@ -78,4 +95,6 @@ def arrange(path: object, array: ts.TensorStore, axes: str) -> ts.TensorStore:
     view = array[ts.d[:].translate_to[0]]
     view = view[tuple(slice(None) if i in kept else 0 for i in range(len(shape)))]
     left = [axes[i] for i in kept]
-    return view[ts.d[[left.index(name) for name in SPATIAL]].transpose[:]]
+    view = view[ts.d[[left.index(name) for name in SPATIAL]].transpose[:]]
+    check_shape(path, view.shape)
+    return view

@@ -69,7 +69,15 @@ def open_chunked(
     Raises:
       InputError: it cannot be used.
     """
-    found = find_array(store)
+    try:
+        found = find_array(store)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{store.path}: damaged metadata ({type(error).__name__}: {error}); copy or export it"
+            " again"
+        ) from error
     if found is None:
         return None
     path, array = store.path, found.array

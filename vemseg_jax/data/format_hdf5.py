@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vemseg_jax.data.axes import SPATIAL, resolve_axes
+from vemseg_jax.data.axes import SPATIAL, check_shape, resolve_axes
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.tiff import nanometres
 from vemseg_jax.data.value_range import make_value_range
@@ -148,9 +148,7 @@ class _Reader:
                 f"{path}: axes {axes} of shape {dataset.shape}; z, y and x are needed, others only"
                 " with length 1"
             )
-        self.shape = (int(lengths["z"]), int(lengths["y"]), int(lengths["x"]))
-        if min(self.shape) == 0:
-            raise InputError(f"{path}: shape {dataset.shape}; there is nothing in it")
+        self.shape = check_shape(path, [lengths[a] for a in SPATIAL])
         self._dataset, self._axes = dataset, axes
         weakref.finalize(self, dataset.file.close)
 
