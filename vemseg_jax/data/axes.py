@@ -1,5 +1,6 @@
 """Which dimension of a stored array is z, y and x."""
 
+import math
 from collections.abc import Sequence
 
 import tensorstore as ts
@@ -85,6 +86,12 @@ def arrange(path: object, array: ts.TensorStore, axes: str) -> ts.TensorStore:
       InputError: axes that are missing, or others that are longer.
     """
     shape = tuple(int(n) for n in array.shape)
+    chunk = array.chunk_layout.read_chunk.shape or ()
+    if math.prod(int(n) for n in chunk) >= MAX_PIXELS:
+        raise InputError(
+            f"{path}: chunks of {_times(chunk)} are recorded; less than {MAX_PIXELS} values can be"
+            " read at once: correct the record or export it again"
+        )
     given = axes if len(axes) == len(shape) else None
     kept = [i for i, name in enumerate(axes) if name in SPATIAL or given is None or shape[i] != 1]
     if given is None or sorted(axes[i] for i in kept) != sorted(SPATIAL):
