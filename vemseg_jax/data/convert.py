@@ -32,6 +32,7 @@ VOXEL_TOLERANCE = 0.01
 PRINTED_PAIRS = 30
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -301,13 +302,13 @@ def _run(function: Callable[[Item], None], items: Iterable[Item], *, what: str) 
         pass
 
 
-def in_flight(function: Callable[[Item], None], items: Iterable[Item]) -> Iterator[None]:
-    """Calls `function` on every item in a few threads; yields once per finished item, in order.
+def in_flight(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Calls `function` on every item in a few threads; yields what it returns, in order.
 
     No more items are begun than there are threads, and none after an exception.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        running: deque[Future[None]] = deque()
+        running: deque[Future[Result]] = deque()
         try:
             for item in items:
                 if len(running) == WORKERS:

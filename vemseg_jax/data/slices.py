@@ -28,6 +28,15 @@ def read_slices(
             yield ready, [_plane(f, a, ready) for f, a in zip(futures, arrays, strict=True)]
 
 
+def read_plane(array: ts.TensorStore, z: int) -> np.ndarray:
+    """Slice `z` of an array `[z, y, x]`.
+
+    Raises:
+      InputError: it is damaged on disk.
+    """
+    return _plane(array[z].read(), array, z)
+
+
 def _plane(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
     try:
         return np.asarray(future.result())
