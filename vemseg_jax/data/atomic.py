@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,37 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+class Journal:
+    """A file of JSON lines that survives a process that dies: whole lines or none.
+
+    Attributes:
+      entries: those that were there when it was opened.
+    """
+
+    def __init__(self, path: Path):
+        self.entries: list[Any] = []
+        self._lock = threading.Lock()
+        whole = 0
+        if path.exists():
+            for line in path.read_bytes().splitlines(keepends=True):
+                if not line.endswith(b"\n"):
+                    break
+                self.entries.append(json.loads(line))
+                whole += len(line)
+        self._file = open(path, "ab")  # noqa: SIM115
+        self._file.truncate(whole)
+
+    def add(self, entry: Any) -> None:
+        """Adds a line; from several threads if that helps."""
+        with self._lock:
+            self._file.write(json.dumps(entry).encode() + b"\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
 def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
         shutil.rmtree(path)
@@ -66,21 +98,29 @@ class AtomicDirectory:
     which the next writer of the same output removes; two writers at once are kept apart by a
     lock on it.
 
+    With a resume key, which must stand for everything the content follows from, `partial` outlives
+    an exception too, and the next writer with the same key goes on with it; one with another key,
+    or none, removes it.
+
     Attributes:
       partial: where to write until `commit`.
       removed_stale: an unfinished directory of an earlier run was there and was removed.
+      resumed: one with the same key was there and was kept.
+      notes: with a resume key, a folder for what the next run must know; not part of the result.
 
     Raises:
       InputError: another process is writing the same output, or it cannot be created.
     """
 
-    def __init__(self, final: Path, *, partial: Path):
+    def __init__(self, final: Path, *, partial: Path, resume_key: str | None = None):
         self.final, self.partial = final, partial
+        self.notes = partial / ".resume"
         # Stands there only between the two renames of `commit`.
         self._replaced = final.with_name(f".{final.name}.replaced")
+        self._resumable = resume_key is not None
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
-            self.removed_stale = partial.exists()
+            existed = partial.exists()
             partial.mkdir(exist_ok=True)
             self._lock = lock_directory(partial, wait=False)
             if self._lock is not None and not os.path.samestat(
@@ -88,11 +128,14 @@ class AtomicDirectory:
             ):
                 raise BlockingIOError
             self._recover()
-            for entry in list(partial.iterdir()):
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    entry.unlink()
+            self.resumed = self._resumable and self._read_key() == resume_key
+            self.removed_stale = existed and not self.resumed
+            if not self.resumed:
+                self._clear()
+                if self._resumable:
+                    # Written before anything else, so no content ever stands under another key.
+                    self.notes.mkdir()
+                    write_json(self.notes / "key.json", {"key": resume_key})
         except BlockingIOError:
             raise InputError(
                 f"{final}: another process is writing it; wait for it or choose another output"
@@ -102,6 +145,21 @@ class AtomicDirectory:
                 f"{final}: cannot be written ({error.strerror or error}); choose a folder with"
                 " room where files may be created"
             ) from error
+
+    def _read_key(self) -> str | None:
+        try:
+            return json.loads((self.notes / "key.json").read_text(encoding="utf-8"))["key"]
+        except FileNotFoundError:
+            return None
+
+    def _clear(self) -> None:
+        # The key goes first: what a death in between leaves belongs to no run.
+        _remove(self.notes)
+        for entry in list(self.partial.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
 
     def _recover(self) -> None:
         if self._replaced.exists():
@@ -115,12 +173,17 @@ class AtomicDirectory:
         if self.final.exists():
             self.final.rename(self._replaced)
         self.partial.rename(self.final)
+        _remove(self.final / self.notes.name)
         self._unlock()
         _remove(self._replaced)
 
     def abandon(self) -> None:
-        """Removes what was written; what stands at `final` is untouched."""
-        _remove(self.partial)
+        """Removes what was written, or with a resume key leaves it to the next run.
+
+        What stands at `final` is untouched.
+        """
+        if not self._resumable:
+            _remove(self.partial)
         self._unlock()
 
     def _unlock(self) -> None:

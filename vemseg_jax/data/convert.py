@@ -38,6 +38,7 @@ PRINTED_PAIRS = 30
 CLIPPED_SHARE = 0.01
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -333,13 +334,13 @@ def _run(function: Callable[[Item], None], items: Iterable[Item], *, what: str) 
         pass
 
 
-def in_flight(function: Callable[[Item], None], items: Iterable[Item]) -> Iterator[None]:
-    """Calls `function` on every item in a few threads; yields once per finished item, in order.
+def in_flight(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Calls `function` on every item in a few threads; yields what it returns, in order.
 
     No more items are begun than there are threads, and none after an exception.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        running: deque[Future[None]] = deque()
+        running: deque[Future[Result]] = deque()
         try:
             for item in items:
                 if len(running) == WORKERS:

@@ -58,6 +58,7 @@ class LabelWriter:
         attributes: dict[str, Any],
         fill_value: int,
         atomic: AtomicDirectory | None = None,
+        reopen: bool = False,
     ):
         self._directory, self._name, self._atomic = directory, name, atomic
         self._shape, self._voxel_size, self._downsample = shape, voxel_size, downsample
@@ -67,7 +68,7 @@ class LabelWriter:
         self._paths = {level: array_path(level, downsample) for level in self.levels}
         self._written: dict[str, set[int]] = {path: set() for path in self._paths.values()}
         self.attributes = {**attributes, "kind": kind, "levels": list(self.levels)}
-        self._fill_value = fill_value
+        self._fill_value, self._reopen = fill_value, reopen
         self._arrays = {
             path: self._create(path, plane_shape(shape, level, downsample))
             for path, level in {path: level for level, path in self._paths.items()}.items()
@@ -81,8 +82,17 @@ class LabelWriter:
         shape = (self._shape[0], *plane)
         dtype = np.dtype(np.uint8)
         return create_array(
-            self._directory / path, shape=shape, dtype=dtype, fill_value=self._fill_value
+            self._directory / path,
+            shape=shape,
+            dtype=dtype,
+            fill_value=self._fill_value,
+            reopen=self._reopen,
         )
+
+    def keep(self, z: int) -> None:
+        """Counts slice `z` as written: an interrupted run wrote it at every level."""
+        for written in self._written.values():
+            written.add(int(z))
 
     def write(self, z: int, level: str, plane: np.ndarray) -> None:
         """Writes slice `z` at `level`: `plane` `[h, w]` uint8, 0, 1 or 255 (unlabelled)."""

@@ -28,6 +28,15 @@ def read_slices(
             yield ready, [plane_of(f, a, ready) for f, a in zip(futures, arrays, strict=True)]
 
 
+def read_plane(array: ts.TensorStore, z: int) -> np.ndarray:
+    """Slice `z` of an array `[z, y, x]`.
+
+    Raises:
+      InputError: it is damaged on disk.
+    """
+    return plane_of(array[z].read(), array, z)
+
+
 def plane_of(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
     """What was read of slice `z` of an array.
 

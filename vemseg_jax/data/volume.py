@@ -54,9 +54,17 @@ def open_array(path: Path) -> ts.TensorStore:
 
 
 def create_array(
-    path: Path, *, shape: tuple[int, int, int], dtype: np.dtype, fill_value: int
+    path: Path,
+    *,
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    fill_value: int,
+    reopen: bool = False,
 ) -> ts.TensorStore:
-    """Creates a sharded Zarr 3 array `[z, y, x]`, one slice a shard, chunks of 512 x 512."""
+    """Creates a sharded Zarr 3 array `[z, y, x]`, one slice a shard, chunks of 512 x 512.
+
+    With `reopen` one that is there already, with the same metadata, is opened with its content.
+    """
     chunk = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
     shard = [n * -(-size // n) for size, n in zip((1, *shape[1:]), chunk, strict=True)]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
@@ -78,7 +86,7 @@ def create_array(
         "kvstore": {"driver": "file", "path": str(path)},
         "metadata": metadata,
     }
-    return ts.open(spec, create=True).result()
+    return ts.open(spec, create=True, open=reopen).result()
 
 
 def write_plane(array: ts.TensorStore, z: int, plane: np.ndarray) -> None:

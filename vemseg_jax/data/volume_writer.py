@@ -9,7 +9,7 @@ import numpy as np
 
 import vemseg_jax
 from vemseg_jax.data import ome
-from vemseg_jax.data.atomic import AtomicDirectory
+from vemseg_jax.data.atomic import AtomicDirectory, Journal
 from vemseg_jax.data.label_writer import (
     ANNOTATION,
     PREDICTION,
@@ -45,6 +45,7 @@ __all__ = [
     "check_output",
     "create_label",
     "create_volume",
+    "open_resumable",
 ]
 
 
@@ -68,10 +69,12 @@ class VolumeWriter:
 
     Every slice must be written, in any order and from several threads if that helps. The
     volume appears at its path when the block ends without an exception; until then it is
-    `<name>.partial` beside it, and after an exception nothing.
+    `<name>.partial` beside it, and after an exception nothing; with an `AtomicDirectory` that has
+    a resume key it stays, and the slices written need not be written again.
 
     Attributes:
       removed_stale: whether the remains of an interrupted conversion were removed.
+      finished: slices that an interrupted run with the same key wrote.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class VolumeWriter:
         slice_names: Sequence[str],
         source: str,
         attributes: dict[str, Any],
+        resumable: bool = False,
     ):
         self.removed_stale = atomic.removed_stale
         self._atomic, self._directory = atomic, atomic.partial
@@ -92,6 +96,11 @@ class VolumeWriter:
         self._dtype, self._slice_names, self._source = dtype, list(slice_names), source
         self._attributes = attributes
         self._statistics: dict[int, tuple[float, float]] = {}
+        self._resumable = resumable
+        self._journal = Journal(atomic.notes / "slices.jsonl") if resumable else None
+        if self._journal is not None:
+            self._statistics = {z: (mean, std) for z, mean, std in self._journal.entries}
+        self.finished = frozenset(self._statistics)
         self._levels = (FULL,) if downsample == 1 else (FULL, TRAINING)
         self._arrays = {
             level: create_array(
@@ -99,12 +108,16 @@ class VolumeWriter:
                 shape=(shape[0], *plane_shape(shape, level, downsample)),
                 dtype=dtype,
                 fill_value=0,
+                reopen=resumable,
             )
             for level in self._levels
         }
 
     def write(self, z: int, plane: np.ndarray) -> None:
-        """Writes slice `z` at every level from full resolution: `[h, w]`, the volume's dtype."""
+        """Writes slice `z` at every level from full resolution: `[h, w]`, the volume's dtype.
+
+        Labels of the slice come first where the run may be resumed: with this it is finished.
+        """
         if plane.shape != self._shape[1:] or plane.dtype != self._dtype:
             raise ValueError(
                 f"slice {z}: {plane.dtype} {plane.shape} given, {self._dtype}"
@@ -114,6 +127,8 @@ class VolumeWriter:
         write_plane(self._arrays[FULL], z, plane)
         if TRAINING in self._arrays:
             write_plane(self._arrays[TRAINING], z, downsample_image(plane))
+        if self._journal is not None:
+            self._journal.add([int(z), *statistics])
         self._statistics[int(z)] = statistics
 
     def create_label(
@@ -136,6 +151,7 @@ class VolumeWriter:
             kind=kind,
             attributes=attributes or {},
             fill_value=default_fill_value(kind),
+            reopen=self._resumable,
         )
 
     def finish(self) -> None:
@@ -175,6 +191,8 @@ class VolumeWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._journal is not None:
+            self._journal.close()
         if kind is None:
             try:
                 self.finish()
@@ -196,6 +214,7 @@ def create_volume(
     slice_names: Sequence[str] | None = None,
     source: str = "",
     attributes: dict[str, Any] | None = None,
+    directory: AtomicDirectory | None = None,
 ) -> VolumeWriter:
     """Starts a volume; use the result as a context manager.
 
@@ -209,6 +228,7 @@ def create_volume(
       slice_names: one per slice; by default the slice numbers.
       source: where the images came from.
       attributes: further entries of the "vemseg" attribute.
+      directory: of `open_resumable`, to go on with what an interrupted run wrote.
 
     Raises:
       InputError: `path` exists, or is not a volume and so is never replaced, another process is
@@ -226,7 +246,7 @@ def create_volume(
     names = [str(z) for z in range(shape[0])] if slice_names is None else list(slice_names)
     if len(names) != shape[0]:
         raise ValueError(f"{len(names)} slice names for {shape[0]} slices")
-    atomic = AtomicDirectory(path, partial=path.with_name(path.name + PARTIAL_SUFFIX))
+    atomic = directory or AtomicDirectory(path, partial=path.with_name(path.name + PARTIAL_SUFFIX))
     try:
         check_output(path, overwrite=overwrite)
         return VolumeWriter(
@@ -238,7 +258,22 @@ def create_volume(
             slice_names=names,
             source=source,
             attributes=attributes or {},
+            resumable=directory is not None,
         )
     except BaseException:
         atomic.abandon()
         raise
+
+
+def open_resumable(path: Path, *, key: str) -> AtomicDirectory:
+    """The directory of a volume to be written at `path`, kept from run to run with the same key.
+
+    Args:
+      path: the OME-Zarr directory to make.
+      key: stands for everything the volume follows from: input and options.
+
+    Raises:
+      InputError: another process is writing it, or it cannot be created.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    return AtomicDirectory(path, partial=partial, resume_key=key)
