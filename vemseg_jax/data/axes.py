@@ -86,8 +86,8 @@ def arrange(path: object, array: ts.TensorStore, axes: str) -> ts.TensorStore:
       InputError: axes that are missing, or others that are longer.
     """
     shape = tuple(int(n) for n in array.shape)
-    chunk = array.chunk_layout.read_chunk.shape or ()
-    if math.prod(int(n) for n in chunk) >= MAX_PIXELS:
+    chunk = [n or 1 for n in array.chunk_layout.read_chunk.shape or ()]
+    if math.prod(chunk) >= MAX_PIXELS:
         raise InputError(
             f"{path}: chunks of {_times(chunk)} are recorded; less than {MAX_PIXELS} values can be"
             " read at once: correct the record or export it again"
