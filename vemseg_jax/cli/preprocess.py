@@ -33,9 +33,9 @@ _MAX_SHIFT = flags.DEFINE_float(
 )
 _KEEP_TREND = flags.DEFINE_float(
     "keep_trend",
-    0.0,
-    "Leave shifts that build up over more than about so many slices: tissue that runs at a slant"
-    " looks the same. 0 corrects everything.",
+    20.0,
+    "Leave what builds up over more than about so many slices, by less than half a pixel a slice:"
+    " tissue that runs at a slant looks the same. 0 corrects that too.",
 )
 _HISTOGRAM = flags.DEFINE_enum(
     "histogram",

@@ -17,10 +17,10 @@ from vemseg_jax.data.volume import UNLABELLED
 UPSAMPLE = 20
 # Gaussians (standard deviation in pixels) of the band that is compared: finer is mostly noise,
 # coarser is brightness, which drifts.
-FINE, COARSE = 1.0, 6.0
+FINE, COARSE = 1.5, 8.0
 # Contrast is equalised over this neighbourhood and clipped at so many standard deviations: the
 # strongest edges, such as slanting borders of blood vessels, else decide alone.
-NEIGHBOURHOOD, CLIP = 12.0, 2.0
+NEIGHBOURHOOD, CLIP = 16.0, 2.0
 
 
 class Measurement(NamedTuple):

@@ -16,8 +16,8 @@ from vemseg_jax.data.positions import (
     Estimate,
     Link,
     Tracker,
+    keep_trend,
     match,
-    remove_trend,
     solve_positions,
 )
 from vemseg_jax.data.preprocessing import FACTOR
@@ -50,13 +50,14 @@ class AlignOptions:
         its slices have at least 256 pixels along both sides.
       max_shift: the furthest that consecutive slices may lie apart, full-resolution pixels; None
         for a tenth of the shorter side.
-      keep_trend: what shifts over more than about so many slices is kept; 0 corrects everything.
+      keep_trend: what builds up over more than about so many slices, by less than half a pixel
+        from one to the next, is taken for tissue that runs at a slant, and kept; 0 corrects it.
     """
 
     shift: str = INTEGER
     estimate_at: str = AUTO
     max_shift: float | None = None
-    keep_trend: float = 0.0
+    keep_trend: float = 20.0
 
     def check(self, volume: Volume) -> None:
         """Raises InputError for values that cannot be used, or not with this volume."""
@@ -145,7 +146,8 @@ def align(
         ) from None
     measured = scale * positions
     if options.keep_trend:
-        measured = remove_trend(measured, options.keep_trend)
+        placed = np.array([not flag for flag in flags])
+        measured = keep_trend(measured, placed, options.keep_trend)
     shifts = np.round(measured, 0 if options.shift == INTEGER else DECIMALS)
     shifts += 0.0  # makes 0 of -0
     table = tuple(

@@ -6,7 +6,7 @@ measurements best, with little weight on those that contradict the others.
 
 What no measurement can tell from a shift is tissue that runs through the stack at a slant. Where
 most structure in view leans the same way, as in a field smaller than a cell, the positions follow
-it.
+it, unless what builds up slowly is kept as it is (`keep_trend`).
 """
 
 from collections import deque
@@ -119,16 +119,18 @@ def match(
     """
     quality, jumped = 0.0, False
     for references in candidates:
-        links = []
+        links, beyond = [], False
         for reference, found in zip(references, compare(references), strict=True):
             quality = max(quality, found.quality)
             if found.score < MIN_SCORE:
                 continue
             if max(abs(found.dy), abs(found.dx)) > max_shift * (z - reference):
-                jumped = True
+                beyond = True
                 continue
             links.append(Link(reference, found.dy, found.dx, found.quality))
-        if links:
+        jumped |= beyond
+        # Too far from the last slice is too far, whatever an earlier one allows.
+        if links and not beyond:
             return Estimate(z, tuple(links), max(link.quality for link in links))
     return Estimate(z, (), quality, JUMP if jumped else UNMATCHED)
 
@@ -203,6 +205,28 @@ def _fit(
     return positions
 
 
-def remove_trend(positions: np.ndarray, slices: float) -> np.ndarray:
-    """Positions `[z, 2]` without what changes over more than about `slices` slices."""
-    return positions - ndimage.gaussian_filter1d(positions, slices, axis=0, mode="nearest")
+def keep_trend(positions: np.ndarray, placed: np.ndarray, slices: float) -> np.ndarray:
+    """Positions without what builds up slowly, by fractions of a pixel a slice.
+
+    Tissue that runs at a slant moves by hundredths of a pixel from slice to slice, always the same
+    way, and would carry a stack away over hundreds of slices. Steps are rounded to whole pixels
+    and added up, which loses such fractions; of what is left between that and the positions, all
+    that changes within about `slices` slices is put back, so that neighbours lie to each other as
+    they were measured.
+
+    Args:
+      positions: `[z, 2]` as measured, pixels.
+      placed: `[z]` bool, slices that were measured; the others lie between them.
+      slices: what changes over more than about as many is kept as it is in the stack.
+
+    Returns:
+      `[z, 2]`, the first slice where it was.
+    """
+    zs, known = np.arange(len(positions)), np.flatnonzero(placed)
+    steps = np.rint(np.diff(positions[known], axis=0, prepend=positions[known[:1]]))
+    coarse = np.cumsum(steps, axis=0) + positions[known[0]]
+    left = positions[known] - coarse
+    path = np.stack([np.interp(zs, known, coarse[:, axis]) for axis in (0, 1)], -1)
+    rest = np.stack([np.interp(zs, known, left[:, axis]) for axis in (0, 1)], -1)
+    result = path + rest - ndimage.gaussian_filter1d(rest, slices, axis=0, mode="nearest")
+    return result - result[0]
