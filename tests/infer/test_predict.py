@@ -9,8 +9,10 @@ from vemseg_jax.data.preprocessing import downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
-from vemseg_jax.infer.predict import PredictOptions, plane_predictor, predict_volume
+from vemseg_jax.infer.predict import PredictOptions, predict_volume
+from vemseg_jax.infer.predictor import Method, enlarge, make_predictor
 from vemseg_jax.infer.trained import load_trained
+from vemseg_jax.infer.windows import plan_windows
 from vemseg_jax.models.registry import create_model
 from vemseg_jax.train.loop import train
 
@@ -31,13 +33,13 @@ def test_every_slice_is_the_thresholded_sliding_window(trained):
     found = volume.label("nuclei_pred", TRAINING).read().result()
     assert found.shape == (6, 40, 45)
     description = network.description
-    plan = tiling.plan_windows((40, 45), kernel=32, stride=8)
+    plan = plan_windows((40, 45), kernel=32, stride=8)
     model = create_model(description.model)
     forward = tiling.make_forward(model.apply, network.variables, input_size=32)
     image = volume.image(TRAINING)[4].read().result().astype(np.float32)
     norm = description.normalization
     image = (image / 255 - norm.mean) / norm.std
-    prob = tiling.predict_plane(forward, image, plan=plan, batch_size=3)
+    prob = np.asarray(tiling.predict_planes(forward, image[None], plan=plan, batch_size=3)[0])
     near = np.abs(prob[..., 0] - 0.5) < 1e-5
     np.testing.assert_array_equal(found[4][~near], (prob[..., 0] > 0.5)[~near])
 
@@ -82,12 +84,97 @@ def test_full_resolution_comes_with_the_training_scale(trained):
     assert full.shape == (160, 180)
     small = volume.label("nuclei_full_pred", TRAINING)[1].read().result()
     np.testing.assert_array_equal(small, downsample_mask(full))
-    predict = plane_predictor(
-        load_trained(workdir, None), shape=(160, 180), scale=4, dtype_max=255, batch_size=2
+    predict = make_predictor(
+        load_trained(workdir, None),
+        Method(),
+        shape=(160, 180),
+        scale=4,
+        dtype_max=255,
+        batch_size=2,
     )
-    prob = predict(volume.image(FULL)[1].read().result())[..., 0]
+    prob = np.asarray(predict(volume.image(FULL)[1:2].read().result())[0, ..., 0])
     near = np.abs(prob - 0.5) < 1e-5
     np.testing.assert_array_equal(full[~near], (prob > 0.5)[~near])
+
+
+def _predicted(trained, method, **options):
+    """Probabilities of all slices at training scale by a method, `[z, h, w]`."""
+    volume, network = open_volume(trained[0]), load_trained(trained[1], None)
+    predict = make_predictor(
+        network,
+        method,
+        shape=volume.plane_shape(TRAINING),
+        scale=1,
+        dtype_max=255,
+        batch_size=4,
+        **options,
+    )
+    return np.asarray(predict(volume.image(TRAINING).read().result())[..., 0])
+
+
+def test_whole_slices_pass_the_network_once(trained):
+    whole = _predicted(trained, Method("whole"))
+    network = load_trained(trained[1], None)
+    model, norm = create_model(network.description.model), network.description.normalization
+    image = open_volume(trained[0]).image(TRAINING).read().result() / 255
+    padded = np.pad((image - norm.mean) / norm.std, ((0, 0), (32, 56), (32, 51)), mode="reflect")
+    once = model.apply(network.variables, padded[..., None].astype(np.float32), train=False)
+    expected = np.asarray(once["prob"])[:, 32:72, 32:77, 0]
+    np.testing.assert_allclose(whole, expected, atol=1e-5)
+
+
+def test_flips_are_averaged(trained):
+    volume, network = open_volume(trained[0]), load_trained(trained[1], None)
+    planes = volume.image(TRAINING).read().result()[:2]
+    options = {"shape": (40, 45), "scale": 1, "dtype_max": 255, "batch_size": 4}
+    plain = make_predictor(network, Method(), **options)
+    each = [np.flip(plain(np.flip(planes, axes)), axes) for axes in ((), 1, 2, (1, 2))]
+    flipped = make_predictor(network, Method(flips=True), **options)(planes)
+    np.testing.assert_allclose(flipped, np.mean(each, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("resolution", [TRAINING, FULL])
+def test_the_method_is_recorded_and_printed(trained, capsys, resolution):
+    path, workdir = trained
+    options = PredictOptions(
+        resolution=resolution, suffix=f"_whole_{resolution}", method=Method("whole")
+    )
+    predict_volume(path, workdir, slices=(1, 2), options=options)
+    volume = open_volume(path)
+    assert volume.label_info(f"nuclei_whole_{resolution}")["method"].startswith("whole slices")
+    assert "method      whole slices at training scale" in capsys.readouterr().out
+    found = volume.label(f"nuclei_whole_{resolution}", resolution)[1].read().result()
+    prob = _predicted(trained, Method("whole"))[1]
+    if resolution == FULL:
+        prob = np.asarray(enlarge(prob[None, ..., None], (160, 180)))[0, ..., 0]
+    near = np.abs(prob - 0.5) < 1e-5
+    np.testing.assert_array_equal(found[~near], (prob > 0.5)[~near])
+
+
+@pytest.mark.parametrize("size", [(160, 180), (161, 182), (163, 179)])
+def test_probabilities_are_enlarged_between_the_centres_of_training_pixels(size):
+    y, x = np.mgrid[: size[0], : size[1]].astype(float)
+    h, w = ((n + 1) // 4 for n in size)
+    rows, columns = np.mgrid[:h, :w] * 4 + 1.5
+    coarse = (0.002 * rows + 0.001 * columns)[None, ..., None]
+    fine = np.asarray(enlarge(coarse.astype(np.float32), size))[0, ..., 0]
+    assert fine.shape == size
+    expected = 0.002 * np.clip(y, 1.5, 4 * h - 2.5) + 0.001 * np.clip(x, 1.5, 4 * w - 2.5)
+    np.testing.assert_allclose(fine, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (Method("half"), "--method=half: must be one of window, whole"),
+        (Method(overlap=1.0), r"--overlap=1: must be a share in \[0, 0.9\]"),
+        (Method(blending="linear"), "--blending=linear"),
+        (Method("whole", overlap=0.5), "belong to --method=window"),
+    ],
+)
+def test_methods_that_make_no_sense(trained, method, message):
+    with pytest.raises(InputError, match=message):
+        predict_volume(*trained, options=PredictOptions(method=method))
 
 
 def test_slices_smaller_than_a_crop_are_predicted(trained, tmp_path):

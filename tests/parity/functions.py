@@ -14,7 +14,7 @@ from vemseg_jax.data.pairing import match_by_trailing_number
 from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
 from vemseg_jax.data.targets import boundary_target, distance_target
 from vemseg_jax.eval.metrics import stack_dice
-from vemseg_jax.infer import tiling
+from vemseg_jax.infer import tiling, windows
 from vemseg_jax.losses.dice import dice_coef_loss, hard_dice, soft_dice_loss
 from vemseg_jax.models import registry, torch_import
 from vemseg_jax.resize import resize_bilinear
@@ -129,16 +129,16 @@ def check_sliding_window(golden: Golden) -> Iterator[Result]:
         )
         kernel = crop if downsize else size
         image = golden[f"{case}/input"][0, 0]
-        stride = kernel // tiling.STRIDE_SHARE
-        plan = tiling.plan_windows(image.shape, kernel=kernel, stride=stride)
+        stride = kernel // windows.STRIDE_SHARE
+        plan = windows.plan_windows(image.shape, kernel=kernel, stride=stride)
         yield compare(f"{case}/padded_hw", plan.shape, golden[f"{case}/padded_hw"], 0)
         yield compare(
             f"{case}/pad_h_w", [sum(pad) for pad in plan.padding], golden[f"{case}/pad_h_w"], 0
         )
         yield compare(f"{case}/n_patches", len(plan.corners), golden[f"{case}/n_patches"], 0)
-        yield compare(f"{case}/counter", plan.count, golden[f"{case}/counter"], 0)
+        yield compare(f"{case}/counter", plan.total, golden[f"{case}/counter"], 0)
         forward = _window_network(golden, classes, size)
-        prob = tiling.predict_plane(forward, image, plan=plan, batch_size=batch)
+        prob = tiling.predict_planes(forward, image[None], plan=plan, batch_size=batch)[0]
         expected = golden[f"{case}/averaged_prob"]
         yield compare(f"{case}/averaged_prob", prob.transpose(2, 0, 1)[None], expected, 2e-5)
         mask = tiling.to_mask(prob, exclusive=classes > 1)

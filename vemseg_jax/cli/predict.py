@@ -32,11 +32,24 @@ _PREDICTION = flags.DEFINE_enum(
     ["first", "second", "mean"],
     "Of two networks that taught each other; default as the run was configured.",
 )
+_METHOD = flags.DEFINE_enum(
+    "method",
+    "window",
+    ["window", "whole"],
+    "The reference's sliding window, or whole slices in one pass at training scale (for networks"
+    " whose attention or pooling spans the crop, in the fewest windows): several times faster.",
+)
+_OVERLAP = flags.DEFINE_float("overlap", 0.75, "Share of a window that the next one covers.")
+_BLENDING = flags.DEFINE_enum(
+    "blending", "uniform", ["uniform", "gaussian"], "How much the pixels of a window count."
+)
+_FLIPS = flags.DEFINE_bool("flips", False, "Average over the slice and its mirror images.")
 
 
 def main() -> None:
     """Predicts and prints the names of the labels written."""
     from vemseg_jax.infer.predict import PredictOptions, predict_volume
+    from vemseg_jax.infer.predictor import Method
 
     names = predict_volume(
         Path(_VOLUME.value),
@@ -49,6 +62,7 @@ def main() -> None:
             suffix=_SUFFIX.value,
             overwrite=_OVERWRITE.value,
             prediction=_PREDICTION.value,
+            method=Method(_METHOD.value, _OVERLAP.value, _BLENDING.value, _FLIPS.value),
         ),
     )
     print(f"done: labels {', '.join(names)} in {_VOLUME.value}")

@@ -2,23 +2,30 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.preprocessing import downsample_mask
+from vemseg_jax.data.label_writer import LabelWriter, create_label
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
-from vemseg_jax.infer.trained import Description, Trained, load_trained, prediction_apply
-from vemseg_jax.models.registry import create_model, is_exclusive, model_name
+from vemseg_jax.infer.predictor import WINDOW, Method, describe, enlarge, make_predictor
+from vemseg_jax.infer.trained import Description, Trained, load_trained
+from vemseg_jax.models.registry import is_exclusive, model_name
 from vemseg_jax.progress import track
 
 PIXEL_TOLERANCE = 0.2
 SUFFIX = "_pred"
+# Slices that are predicted together hold about so many pixels.
+BLOCK_PIXELS = 2**21
+# Slices of masks that wait to be written.
+MOST_WAITING = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +39,7 @@ class PredictOptions:
       suffix: added to a structure's name for the result.
       overwrite: replace an existing result.
       prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
+      method: how slices pass through the network.
     """
 
     resolution: str = TRAINING
@@ -39,6 +47,7 @@ class PredictOptions:
     suffix: str = SUFFIX
     overwrite: bool = False
     prediction: str | None = None
+    method: Method = dataclasses.field(default_factory=Method)
 
 
 def check_volume(volume: Volume, description: Description) -> None:
@@ -54,36 +63,6 @@ def check_volume(volume: Volume, description: Description) -> None:
         )
 
 
-def plane_predictor(
-    trained: Trained, *, shape: tuple[int, int], scale: int, dtype_max: int, batch_size: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a raw slice `[h, w]` to probabilities `[h, w, c]`.
-
-    Args:
-      trained: network and description.
-      shape: (h, w) of the slices.
-      scale: the slices' pixels per network pixel: 1 at training scale, or the network's
-        `downsample` at full resolution.
-      dtype_max: the largest grey value of the slices' type.
-      batch_size: windows per call.
-    """
-    description = trained.description
-    kernel = description.crop_size * scale
-    plan = tiling.plan_windows(shape, kernel=kernel, stride=kernel // tiling.STRIDE_SHARE)
-    model = create_model(description.model, dtype=description.precision)
-    forward = tiling.make_forward(
-        prediction_apply(model, description), trained.variables, input_size=description.crop_size
-    )
-    batch_size = min(batch_size, len(plan.corners))
-    normalization = dataclasses.replace(description.normalization, dtype_max=dtype_max)
-
-    def predict(plane: np.ndarray) -> np.ndarray:
-        image = normalization(plane.astype(np.float32))
-        return tiling.predict_plane(forward, image, plan=plan, batch_size=batch_size)
-
-    return predict
-
-
 def _predicting(trained: Trained, prediction: str | None) -> Trained:
     """The pair with another choice of what it predicts, where one was made."""
     if prediction is None:
@@ -97,7 +76,9 @@ def _predicting(trained: Trained, prediction: str | None) -> Trained:
     return dataclasses.replace(trained, description=description)
 
 
-def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequence[int]) -> dict:
+def _attributes(
+    trained: Trained, volume: Volume, structure: str, slices: Sequence[int], method: Method
+) -> dict:
     description = trained.description
     # Slice numbers of another volume mean nothing here.
     same = description.fingerprint == volume.fingerprint
@@ -110,8 +91,7 @@ def _attributes(trained: Trained, volume: Volume, structure: str, slices: Sequen
         "model": model_name(description.model),
         "prediction": description.prediction if description.networks == 2 else "single",
         "checkpoint": f"{trained.workdir} {trained.which} step {trained.step}",
-        "window": description.crop_size,
-        "stride": description.crop_size // tiling.STRIDE_SHARE,
+        "method": describe(method, trained),
     }
 
 
@@ -132,9 +112,8 @@ def predict_volume(
 ) -> list[str]:
     """Segments slices and stores each structure as a label image of the volume.
 
-    Slices pass through the reference's sliding window (windows of the training crop, at a
-    quarter of its size, averaged uniformly, `> 0.5`), streamed: a few are in memory at a time.
-    A run that dies leaves no label behind.
+    Slices pass through the network by `options.method`, a few at a time, and pixels whose mean
+    probability is `> 0.5` are the structure. A run that dies leaves no label behind.
 
     Args:
       volume_path: a converted volume.
@@ -149,19 +128,30 @@ def predict_volume(
     Raises:
       InputError: anything that does not fit; see the message.
     """
+    options.method.check()
     volume = open_volume(volume_path)
     trained = _predicting(load_trained(workdir, which), options.prediction)
     check_volume(volume, trained.description)
     chosen = _chosen(volume, slices)
     full = options.resolution == FULL and volume.downsample != 1
-    level = FULL if full else TRAINING
-    predict = plane_predictor(
+    # The reference's windows are cut at full resolution; whole slices pass at training scale.
+    level = FULL if full and options.method.name == WINDOW else TRAINING
+    predict = make_predictor(
         trained,
+        options.method,
         shape=volume.plane_shape(level),
-        scale=volume.downsample if full else 1,
+        scale=volume.downsample if level == FULL else 1,
         dtype_max=volume.dtype_max,
         batch_size=options.batch_size,
     )
+    print(f"method      {describe(options.method, trained)}")
+
+    @jax.jit
+    def decide(prob: jax.Array) -> jax.Array:
+        if full and level == TRAINING:
+            prob = enlarge(prob, volume.shape[1:])
+        return tiling.structure_masks(prob, exclusive=exclusive)
+
     structures = trained.description.structures
     exclusive = is_exclusive(trained.description.model)
     names = [structure + options.suffix for structure in structures]
@@ -173,17 +163,69 @@ def predict_volume(
                     name,
                     levels=(FULL, TRAINING) if full else (TRAINING,),
                     kind="prediction",
-                    attributes=_attributes(trained, volume, structure, chosen),
+                    attributes=_attributes(trained, volume, structure, chosen, options.method),
                     overwrite=options.overwrite,
                 )
             )
             for name, structure in zip(names, structures, strict=True)
         ]
-        planes = read_slices([volume.image(level)], chosen)
-        for z, (plane,) in track(planes, total=len(chosen), what="predicting", unit="slice"):
-            mask = tiling.structure_masks(predict(plane), exclusive=exclusive)
-            for channel, writer in enumerate(writers):
-                writer.write(z, level, mask[..., channel])
-                if full:
-                    writer.write(z, TRAINING, downsample_mask(mask[..., channel]))
+        blocks = _blocks(volume, level, chosen)
+        with ThreadPoolExecutor(len(writers)) as pool:
+            written: deque[Future] = deque()
+            for z, mask in track(
+                _masks(blocks, lambda planes: decide(predict(planes))),
+                total=len(chosen),
+                what="predicting",
+                unit="slice",
+            ):
+                written += [
+                    pool.submit(_write, writer, z, mask[..., channel], full=full)
+                    for channel, writer in enumerate(writers)
+                ]
+                while len(written) > MOST_WAITING:
+                    written.popleft().result()
+            for future in written:
+                future.result()
     return names
+
+
+def _blocks(
+    volume: Volume, level: str, slices: Sequence[int]
+) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Slices read ahead, some at a time: `z` and `[s, h, w]`."""
+    h, w = volume.plane_shape(level)
+    size = max(1, BLOCK_PIXELS // (h * w))
+    zs: list[int] = []
+    planes: list[np.ndarray] = []
+    for z, (plane,) in read_slices([volume.image(level)], slices):
+        zs.append(z)
+        planes.append(plane)
+        if len(zs) == size:
+            yield zs, np.stack(planes)
+            zs, planes = [], []
+    if zs:
+        yield zs, np.stack(planes)
+
+
+def _masks(
+    blocks: Iterable[tuple[list[int], np.ndarray]], run: Callable[[np.ndarray], jax.Array]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Masks slice by slice, `[h, w, structures]`; the next block runs while one is taken over."""
+    waiting: deque[tuple[list[int], jax.Array]] = deque()
+    for zs, planes in blocks:
+        waiting.append((zs, run(planes)))
+        if len(waiting) > 1:
+            yield from zip(*_fetched(waiting.popleft()), strict=True)
+    for block in waiting:
+        yield from zip(*_fetched(block), strict=True)
+
+
+def _fetched(block: tuple[list[int], jax.Array]) -> tuple[list[int], np.ndarray]:
+    return block[0], np.asarray(block[1])
+
+
+def _write(writer: LabelWriter, z: int, mask: np.ndarray, *, full: bool) -> None:
+    if full:
+        writer.write_mask(z, mask)
+    else:
+        writer.write(z, TRAINING, mask)

@@ -20,14 +20,17 @@ class Entry:
 
     config: type
     make: Callable[[Any, Any], nn.Module]
+    equivariant: bool = False
 
 
 MODELS: Mapping[str, Entry] = {
-    "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet),
-    "unet": Entry(unet.UNetConfig, unet.make_unet),
-    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet),
-    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet),
-    "unetplusplus": Entry(unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus),
+    "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet, equivariant=True),
+    "unet": Entry(unet.UNetConfig, unet.make_unet, equivariant=True),
+    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, equivariant=True),
+    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, equivariant=True),
+    "unetplusplus": Entry(
+        unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, equivariant=True
+    ),
     "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
     "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),
@@ -67,6 +70,14 @@ def model_config(name: str, **options: Any) -> ModelConfig:
 def is_exclusive(config: ModelConfig) -> bool:
     """Whether the classes exclude each other: softmax, background first."""
     return getattr(config, "exclusive", False)
+
+
+def is_equivariant(config: ModelConfig) -> bool:
+    """Whether a pixel's result depends on its neighbourhood alone, not on the extent of the input.
+
+    So it is for the U-Nets, up to their stride; attention and pooling of the others span the input.
+    """
+    return MODELS[model_name(config)].equivariant
 
 
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.eval.metrics import DiceAccumulator, count_slice
 from vemseg_jax.infer import tiling
+from vemseg_jax.infer.windows import plan_windows
 from vemseg_jax.losses.dice import SMOOTH
 
 # Half-overlapping windows: a quarter of the reference's work, enough to rank checkpoints.
@@ -57,7 +58,7 @@ def make_validator(
       normalization: of the grey values.
       exclusive: whether the network's classes exclude each other, background first.
     """
-    plan = tiling.plan_windows(size, kernel=crop_size, stride=crop_size // STRIDE_SHARE)
+    plan = plan_windows(size, kernel=crop_size, stride=crop_size // STRIDE_SHARE)
     batch_size = min(batch_size, len(plan.corners))
     run = jax.jit(lambda variables, x: model_apply(variables, x, train=False)["prob"])
 
@@ -66,10 +67,11 @@ def make_validator(
         soft = np.zeros((2, len(structures)))
         for plane, label in slices():
             image = normalization(plane.astype(np.float32))
-            prob = tiling.predict_plane(
-                lambda x: run(variables, x), image, plan=plan, batch_size=batch_size
-            )
-            mask = tiling.structure_masks(prob, exclusive=exclusive)
+            mean = tiling.predict_planes(
+                lambda x: run(variables, x), image[None], plan=plan, batch_size=batch_size
+            )[0]
+            mask = np.asarray(tiling.structure_masks(mean, exclusive=exclusive))
+            prob = np.asarray(mean)
             soft += _soft_sums(prob[..., -len(structures) :], label)
             for channel, name in enumerate(structures):
                 totals[name].add(count_slice(label[..., channel], mask[..., channel]))
