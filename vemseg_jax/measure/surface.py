@@ -1,0 +1,161 @@
+"""Surface area of digitised objects, by counting where lines cross their boundary.
+
+Crofton's formula: the surface of a body is four times its projected area, averaged over all
+directions, where a line that enters the body k times counts k times. On a grid, the lines of
+direction v through all voxel centres each stand for a cross-section of (voxel volume) / |v|, and
+a line crosses the boundary between voxels p and p + v when exactly one of them is inside. With T_v
+such pairs and weights w_v that sum to 1 over directions,
+
+    S = 2 * voxel_volume * sum_v w_v * T_v / |v|
+
+(Legland, Kiêu and Devaux 2007, Image Analysis & Stereology 26:83-92, whose weights are the areas of
+the spherical Voronoi cells of the directions). Their 13 directions to the neighbours of a voxel
+leave wide gaps where voxels are not cubes; here directions are longer steps too, chosen to cover
+the sphere evenly for the voxel size at hand. The counts are sums over pairs of voxels, so they
+stream, and other than the area of a mesh around the voxels they have no staircase in them.
+
+Measured error on digitised ellipsoids in random poses, voxels of 50 x 16 x 16, 50 x 40 x 40,
+16 x 64 x 64 and equal sides: spheres of radius 10 (in the coarsest side of a voxel) within 0.7 %,
+ellipsoids with axes 12:5:5 to 12:12:5 within 2.5 %, spheres of radius 2.5 from -3 % on average to
+-8 % at worst. With voxels of 320 x 64 x 64 and bodies of 5 to 6 slices in half-axis within 3.5 %.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import SphericalVoronoi
+
+# Degrees between any two directions, and the longest step in coarsest voxel sides.
+SEPARATION = 15.0
+LONGEST = 2.3
+# Steps in voxels, z and then y or x: planes kept back, and a bound on the search.
+_MOST = (4, 12, 12)
+
+BACKGROUND, UNLABELLED_ID, FIRST_ID = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Directions:
+    """Steps along which the boundary is sought.
+
+    Attributes:
+      steps: `[d, 3]` int64 zyx, in voxels; one of each pair of opposite ones. The first three
+        that are one voxel long are the axes.
+      weights: `[d]` float64, what a crossing along each adds to the surface, in the square of the
+        unit of the voxel size.
+    """
+
+    steps: np.ndarray
+    weights: np.ndarray
+
+    @property
+    def planes(self) -> int:
+        """The longest step along z."""
+        return int(self.steps[:, 0].max())
+
+    def surface(self, crossings: np.ndarray) -> np.ndarray:
+        """Surface `[n]` of objects with `crossings` `[n, d]`."""
+        return np.asarray(crossings, np.float64) @ self.weights
+
+
+def choose_directions(voxel_size: Sequence[float]) -> Directions:
+    """Directions that cover the sphere for voxels of `voxel_size` zyx, in any unit of length.
+
+    Shortest first, a step is taken when it is at least `SEPARATION` degrees from those taken.
+    """
+    size = np.asarray(voxel_size, np.float64)
+    longest = LONGEST * size.max()
+    nz, ny, nx = (min(int(longest / s), m) for s, m in zip(size, _MOST, strict=True))
+    ranges = (range(nz + 1), range(-ny, ny + 1), range(-nx, nx + 1))
+    steps = np.array(
+        [v for v in itertools.product(*ranges) if v > (0, 0, 0) and math.gcd(*v) == 1], np.int64
+    )
+    lengths = np.linalg.norm(steps * size, axis=1)
+    unit = steps * size / lengths[:, None]
+    axis = np.abs(steps).sum(axis=1) == 1
+    order = np.lexsort((*steps.T, np.round(lengths / size.max(), 6), ~axis))
+    taken: list[int] = []
+    for i in order:
+        close = np.abs(unit[taken] @ unit[i]) > math.cos(math.radians(SEPARATION))
+        if lengths[i] <= longest and not close.any():
+            taken.append(int(i))
+    cells = SphericalVoronoi(np.concatenate([unit[taken], -unit[taken]])).calculate_areas()
+    share = cells[: len(taken)] / cells[: len(taken)].sum()
+    return Directions(steps[taken], 2 * np.prod(size) * share / lengths[taken])
+
+
+class CrossingCounter:
+    """Counts crossings plane by plane, over planes that follow each other along z.
+
+    Everything outside the volume is background, so where the volume cuts an object the cut is
+    part of its surface.
+    """
+
+    def __init__(self, directions: Directions, *, plane: tuple[int, int]):
+        self._directions = directions
+        self._margin = tuple(int(n) for n in np.abs(directions.steps[:, 1:]).max(axis=0))
+        self._plane = plane
+
+    def count(self, planes: np.ndarray, *, new: int, ids: int) -> tuple[np.ndarray, np.ndarray]:
+        """Crossings between the last `new` planes and all planes at or before them.
+
+        Args:
+          planes: `[n, h, w]` of ids: 0 background, 1 unlabelled, objects from 2 on. Before the
+            new planes there are `directions.planes` earlier ones.
+          new: how many planes are new.
+          ids: one more than the largest id.
+
+        Returns:
+          crossings `[ids, d]` int64, and `[ids]` bool, whether an object touches unlabelled
+          voxels with a face.
+        """
+        crossings = np.zeros((len(self._directions.steps), ids), np.int64)
+        beside = np.zeros(ids, bool)
+        padded: dict[int, np.ndarray] = {}
+        first = len(planes) - new
+        for k in range(first, len(planes)):
+            earliest = k - self._directions.planes
+            padded = {j: p for j, p in padded.items() if j >= earliest}
+            for j in range(earliest, k + 1):
+                if j not in padded:
+                    padded[j] = np.pad(planes[j], [(m, m) for m in self._margin])
+            self._count_plane(padded, k, crossings, beside)
+        return np.ascontiguousarray(crossings.T), beside
+
+    def _count_plane(
+        self, padded: dict[int, np.ndarray], k: int, crossings: np.ndarray, beside: np.ndarray
+    ) -> None:
+        window = _window(padded.values())
+        if window is None:
+            return
+        (top, bottom), (left, right) = window
+        for d, (dz, dy, dx) in enumerate(self._directions.steps.tolist()):
+            rows = (top + min(0, dy), bottom + max(0, dy))
+            columns = (left + min(0, dx), right + max(0, dx))
+            here = padded[k][slice(*rows), slice(*columns)]
+            there = padded[k - dz][
+                rows[0] - dy : rows[1] - dy, columns[0] - dx : columns[1] - dx
+            ]
+            y, x = np.nonzero(here != there)
+            a, b = here[y, x], there[y, x]
+            crossings[d] += np.bincount(a, minlength=crossings.shape[1])
+            crossings[d] += np.bincount(b, minlength=crossings.shape[1])
+            if abs(dz) + abs(dy) + abs(dx) == 1:
+                beside[a[b == UNLABELLED_ID]] = True
+                beside[b[a == UNLABELLED_ID]] = True
+
+
+def _window(planes) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Rows and columns of padded planes that hold objects; None where there are none."""
+    rows = columns = None
+    for plane in planes:
+        objects = plane >= FIRST_ID
+        r, c = objects.any(axis=1), objects.any(axis=0)
+        rows, columns = (r, c) if rows is None else (rows | r, columns | c)
+    if rows is None or not rows.any():
+        return None
+    y, x = np.flatnonzero(rows), np.flatnonzero(columns)
+    return (int(y[0]), int(y[-1]) + 1), (int(x[0]), int(x[-1]) + 1)
