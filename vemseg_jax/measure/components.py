@@ -8,6 +8,8 @@ and the unfinished ones. Reading the slabs a second time gives every voxel the n
 """
 
 import dataclasses
+import itertools
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -66,10 +68,13 @@ def _merge(table: Table, groups: np.ndarray, count: int) -> Table:
 
 
 def label_slab(slab: np.ndarray, connectivity: int) -> tuple[np.ndarray, int]:
-    """Components of one slab `[n, h, w]` uint8 0/1/255: ids `[n, h, w]` from 1, and their number."""
-    return cc3d.connected_components(
-        slab == 1, connectivity=connectivity, return_N=True, out_dtype=np.uint32
+    """Components of a slab `[n, h, w]` uint8 0/1/255: ids `[n, h, w]` from 1, and how many."""
+    # Its type stubs ask for literal numbers.
+    neighbours: Any = connectivity
+    local, found = cc3d.connected_components(
+        slab == 1, connectivity=neighbours, return_N=True, out_dtype=np.uint32
     )
+    return local, int(found)
 
 
 def _slab_table(local: np.ndarray, count: int, *, z: int) -> Table:
@@ -194,7 +199,7 @@ class ComponentStream:
         return Components(
             table.take(order),
             connectivity=self._connectivity,
-            pieces=[pieces[a:b, ::2] for a, b in zip(starts[:-1], starts[1:], strict=True)],
+            pieces=[pieces[a:b, ::2] for a, b in itertools.pairwise(starts)],
         )
 
 
