@@ -168,11 +168,11 @@ def _write(
         "format": FORMAT,
         "version": vemseg_jax.__version__,
         "volume": str(volume.path),
-        **settings,
+        "settings": settings,
         "level": selection.level,
         "z_range": list(selection.z_range),
         "voxel_size_nm": list(selection.voxel_size),
-        **totals(found.nuclei, found.nucleoli),
+        "found": totals(found.nuclei, found.nucleoli),
         "left_out": found.left_out,
         "notes": list(said[0]),
         "warnings": list(said[1]),
@@ -189,10 +189,12 @@ def _draw(path: Path, volume: Volume, selection: Selection, *, found: Found) -> 
         selection.micrometres(np.array(corner) - 0.5)[::-1]
         for corner in ((0, 0, 0), selection.shape)
     )
+    counts = [f"{len(found.nuclei)} nuclei"]
+    if found.nucleoli is not None:
+        counts.append(f"{len(found.nucleoli)} nucleoli")
+    title = f"{volume.path.name}: {', '.join(counts)}"
     count = len(found.nuclei) + len(found.nucleoli or ())
     note = f"slices {selection.z_range[0]}:{selection.z_range[1]}"
-    if not found.solids:
-        note += ", no objects"
     if len(found.solids) < count:
         note += f", the largest of {count} objects (at most {MOST_OBJECTS})"
-    render(path, found.solids, low_um=low, high_um=high, title=volume.path.name, note=note)
+    render(path, found.solids, low_um=low, high_um=high, title=title, note=note)

@@ -138,7 +138,8 @@ class Readings:
             np.add.at(change, low, 1)
             np.add.at(change, high + self._planes, -1)
             most = max(most, int(np.cumsum(change).max()))
-        room = self._options.memory_bytes * _GRID_SHARE / (2 * len(components) * most)
+        # Two bytes a cell while an object is read, and about 16 more while it is meshed.
+        room = self._options.memory_bytes * _GRID_SHARE / (2 * len(components) * most + 16)
         return int(np.clip(room, 32**3, _MESH_CELLS))
 
     def _keeper(self, structure: str, found: Components, visible: np.ndarray) -> Finished:

@@ -19,7 +19,7 @@ NUCLEOLUS_COLOUR, OUTSIDE_COLOUR = "#C2185B", "#FF8F00"
 ELEVATION, AZIMUTH = 24.0, -58.0
 INCHES, DPI = (10.0, 8.2), 150
 # Triangles have no smooth edges: they are drawn this much larger and averaged down.
-OVERSAMPLING = 2
+OVERSAMPLING = 3
 # About so many triangles are drawn in all, and of no more objects than this.
 TRIANGLES, MOST_OBJECTS = 160_000, 600
 _INK = "#37474F"
@@ -65,7 +65,7 @@ def render(
     axes.set_proj_type("persp", focal_length=0.9)
     axes.view_init(elev=ELEVATION, azim=AZIMUTH)
     axes.set(xlim=(low[0], high[0]), ylim=(high[1], low[1]), zlim=(high[2], low[2]))
-    axes.set_box_aspect(_shown(high - low), zoom=1.0)
+    axes.set_box_aspect(_shown(high - low), zoom=1.08)
     _frame(axes, low, high)
     if solids:
         axes.add_collection3d(_triangles(solids))
@@ -99,11 +99,13 @@ def _frame(axes: Axes3D, low: np.ndarray, high: np.ndarray) -> None:
         if flat:
             axes.locator_params(axis=name, nbins=3)
     corners = np.array(np.meshgrid(*zip(low, high, strict=True), indexing="ij")).reshape(3, -1).T
+    # Those that meet in the corner next to the eye would be in the way.
+    nearest = corners[np.argmax(corners @ _towards_viewer())]
     edges = [
         (a, b)
         for i, a in enumerate(corners)
         for b in corners[i + 1 :]
-        if np.count_nonzero(a != b) == 1
+        if np.count_nonzero(a != b) == 1 and not (a == nearest).all() | (b == nearest).all()
     ]
     axes.add_collection3d(Line3DCollection(edges, colors="#B0BEC5", linewidths=0.6))
 

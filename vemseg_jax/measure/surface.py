@@ -11,7 +11,8 @@ such pairs and weights w_v that sum to 1 over directions,
 (Legland, Kiêu and Devaux 2007, Image Analysis & Stereology 26:83-92, whose weights are the areas of
 the spherical Voronoi cells of the directions). Their 13 directions to the neighbours of a voxel
 leave wide gaps where voxels are not cubes; here directions are longer steps too, chosen to cover
-the sphere evenly for the voxel size at hand. The counts are sums over pairs of voxels, so they
+the sphere evenly for the voxel size at hand, and the weights are moved by as little as makes the
+mean of every quadratic function of the direction exact. The counts are sums over pairs of voxels, so they
 stream, and other than the area of a mesh around the voxels they have no staircase in them.
 
 Measured error on digitised ellipsoids in random poses, voxels of 50 x 16 x 16, 50 x 40 x 40,
@@ -30,8 +31,8 @@ import numpy as np
 from scipy.spatial import SphericalVoronoi
 
 # Degrees between any two directions, and the longest step in coarsest voxel sides.
-SEPARATION = 15.0
-LONGEST = 2.3
+SEPARATION = 20.0
+LONGEST = 1.8
 # Steps in voxels, z and then y or x: planes kept back, and a bound on the search.
 _MOST = (4, 12, 12)
 
@@ -86,8 +87,20 @@ def choose_directions(voxel_size: Sequence[float]) -> Directions:
         if lengths[i] <= longest and not close.any():
             taken.append(int(i))
     cells = SphericalVoronoi(np.concatenate([unit[taken], -unit[taken]])).calculate_areas()
-    share = cells[: len(taken)] / cells[: len(taken)].sum()
+    share = _exact_quadratics(unit[taken], cells[: len(taken)] / cells[: len(taken)].sum())
     return Directions(steps[taken], 2 * np.prod(size) * share / lengths[taken])
+
+
+def _exact_quadratics(unit: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The nearest weights `[d]` whose sum of w u u' is a third of the identity, as on the sphere.
+
+    Nearest in the sum of squared changes over weights; `unit` `[d, 3]`.
+    """
+    rows, columns = np.triu_indices(3)
+    products = unit[:, rows] * unit[:, columns]
+    missing = np.where(rows == columns, 1 / 3, 0.0) - weights @ products
+    scaled = products * weights[:, None]
+    return weights + scaled @ np.linalg.solve(products.T @ scaled, missing)
 
 
 class CrossingCounter:
