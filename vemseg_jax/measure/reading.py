@@ -96,9 +96,10 @@ class Readings:
         for _, slabs in self._slabs("finding objects"):
             for stream, slab in zip(streams, slabs, strict=True):
                 stream.add(slab)
+        components = [stream.finish() for stream in streams]
         for structure, stream in zip(("nuclei", "nucleoli"), streams, strict=False):
             self._left_out[f"{structure}_too_small"] = stream.dropped
-        return [stream.finish() for stream in streams]
+        return components
 
     def _measure(self, components: list[Components]) -> list[ObjectReader]:
         """The second reading; writes the meshes on the way."""
