@@ -134,7 +134,7 @@ def test_picture(result):
 def test_slabs_change_nothing(volume, result, tmp_path, planes):
     pixels = SHAPE[1] * SHAPE[2] * 2
     options = dataclasses.replace(
-        OPTIONS, outside="flag", memory_bytes=int((72 + 16 * planes + 1) * pixels / 0.75)
+        OPTIONS, outside="flag", memory_bytes=int((28 + 16 * planes + 1) * pixels / 0.75)
     )
     again = measure(volume, options, output=tmp_path / "out")
     for name in ("nuclei.csv", "nucleoli.csv"):
@@ -279,7 +279,7 @@ def test_other_folders_are_not_overwritten(volume, tmp_path):
         ({"nucleoli": "nuclei_pred"}, "--nucleoli=nuclei_pred: the same label as --nuclei"),
         ({"z_range": (30, 50)}, "--z_range=30:50: the volume has slices 0:40"),
         ({"z_range": (7, 7)}, "--z_range=7:7: the volume has slices 0:40"),
-        ({"memory_bytes": 1000}, "--memory_gib: a slice of 90 x 130 pixels"),
+        ({"memory_bytes": 1000}, "--memory_gib: slices of 90 x 130 pixels take at least --memory_gib=0.01"),
         ({"min_nucleus_um3": -1.0}, "--min_nucleus_um3=-1.0"),
         ({"min_nucleolus_um3": math.nan}, "--min_nucleolus_um3=nan"),
     ],

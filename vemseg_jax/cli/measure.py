@@ -46,7 +46,7 @@ _MESHES = flags.DEFINE_enum(
     "meshes", None, ["ply", "obj"], "Also write a mesh of every object (µm, x y z)."
 )
 _MEMORY_GIB = flags.DEFINE_float(
-    "memory_gib", 2.0, "Memory for slabs of the volume and shapes, beside what the program takes."
+    "memory_gib", 4.0, "Memory for slabs of the volume and shapes, beside what the program takes."
 )
 
 

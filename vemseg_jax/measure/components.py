@@ -101,7 +101,7 @@ def _links(above: np.ndarray, below: np.ndarray, connectivity: int) -> np.ndarra
     for dy, dx in SHIFTS[connectivity]:
         a = above[max(0, -dy) : h - max(0, dy), max(0, -dx) : w - max(0, dx)]
         b = below[max(0, dy) : h - max(0, -dy), max(0, dx) : w - max(0, -dx)]
-        y, x = np.nonzero((a != 0) & (b != 0))
+        y, x = np.divmod(np.flatnonzero((a != 0) & (b != 0)), a.shape[1])
         joined = a[y, x].astype(np.int64) << 32 | b[y, x].astype(np.int64)
         found = np.unique(joined)
         pairs.append(np.stack([found >> 32, found & 0xFFFFFFFF], axis=1))

@@ -70,9 +70,11 @@ class ObjectGrid:
         """The surface where cells are half full: vertices in voxels zyx, and faces."""
         padded = np.pad(self._counts, 1)
         half = int(np.prod(self._factors)) / 2
-        # Counts are whole, the level is not: no vertex falls on the middle of a cell. What fills
-        # no cell by half is drawn around its fullest ones.
-        level = min(np.ceil(half), int(self._counts.max())) - 0.5
+        # Counts are whole, the level is not: no vertex falls on the middle of a cell. Nor is it
+        # halfway, where cells that meet at an edge are joined one way on one side of a face and
+        # another way on the other, which leaves holes. What fills no cell by half is drawn around
+        # its fullest ones.
+        level = min(np.ceil(half), int(self._counts.max())) - 0.501
         vertices, faces, _, _ = marching_cubes(padded.astype(np.float32), level)
         centre = (vertices - 1 + 0.5) * self._factors - 0.5
         return smooth(centre, faces) + self._low, faces

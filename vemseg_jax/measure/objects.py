@@ -97,9 +97,9 @@ class Overlaps:
     def add(self, inner: np.ndarray, outer: np.ndarray) -> None:
         """Takes ids `[n, h, w]` of both structures, row + 1 or 0."""
         for a, b in zip(inner, outer, strict=True):
-            y, x = np.nonzero(a)
-            pairs = a[y, x].astype(np.int64) << 32 | b[y, x]
-            found, counts = np.unique(pairs[(pairs & 0xFFFFFFFF) > 0], return_counts=True)
+            both = np.flatnonzero((a != 0) & (b != 0))
+            pairs = a.ravel()[both].astype(np.int64) << 32 | b.ravel()[both]
+            found, counts = np.unique(pairs, return_counts=True)
             for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
                 row = self._counts[(pair >> 32) - 1]
                 other = (pair & 0xFFFFFFFF) - 1

@@ -34,7 +34,7 @@ class Options:
     min_nucleolus_um3: float = 0.01
     outside: str = DROP
     meshes: str | None = None
-    memory_bytes: int = 2 << 30
+    memory_bytes: int = 4 << 30
 
     def __post_init__(self) -> None:
         for flag in ("min_nucleus_um3", "min_nucleolus_um3"):

@@ -56,7 +56,13 @@ class Readings:
     def __init__(self, volume: Volume, selection: Selection, *, options: Options, folder: Path):
         self._volume, self._selection = volume, selection
         self._options, self._folder = options, folder
-        self._planes = planes_per_slab(selection, int(options.memory_bytes * (1 - _GRID_SHARE)))
+        self._directions = choose_directions([s / 1000 for s in selection.voxel_size])
+        self._planes = planes_per_slab(
+            selection,
+            options.memory_bytes,
+            share=1 - _GRID_SHARE,
+            kept=self._directions.planes,
+        )
         self._overlaps = Overlaps()
         self._left_out: dict[str, int] = {}
         self._solids: list[Solid] = []
@@ -104,7 +110,6 @@ class Readings:
     def _measure(self, components: list[Components]) -> list[ObjectReader]:
         """The second reading; writes the meshes on the way."""
         selection = self._selection
-        directions = choose_directions([s / 1000 for s in selection.voxel_size])
         readers = []
         shown = _largest(components, MOST_OBJECTS)
         cells = [cells_per_object(sum(len(c) for c in components))]
@@ -115,7 +120,7 @@ class Readings:
             readers.append(
                 ObjectReader(
                     found,
-                    directions=directions,
+                    directions=self._directions,
                     plane=selection.plane,
                     voxel_size=selection.voxel_size,
                     cells=cells,

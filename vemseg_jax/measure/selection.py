@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,8 +13,9 @@ from vemseg_jax.data.volume import FULL, TRAINING, Volume
 from vemseg_jax.errors import InputError
 
 # Bytes held per voxel of a slab and structure (grey labels, mask, ids within the slab and of the
-# objects, work space), and per pixel and structure of the planes kept back for surfaces.
-SLAB_BYTES, PLANE_BYTES = 16, 72
+# objects, work space), per pixel and structure of every plane kept back for surfaces, and of what
+# is read ahead and at work on a plane.
+SLAB_BYTES, KEPT_BYTES, PLANE_BYTES = 16, 4, 20
 # More planes at once gain nothing.
 MOST_PLANES = 64
 
@@ -160,21 +162,28 @@ def _listed(runs: Sequence[tuple[int, int]]) -> str:
     return text if len(runs) <= 5 else f"{text} and {len(runs) - 5} more stretches"
 
 
-def planes_per_slab(selection: Selection, budget: int) -> int:
-    """How many planes are read at once, for `budget` bytes.
+def planes_per_slab(selection: Selection, budget: int, *, share: float, kept: int) -> int:
+    """How many planes are read at once.
+
+    Args:
+      selection: what is read.
+      budget: bytes in all.
+      share: of the budget, for slabs.
+      kept: planes kept back for surfaces.
 
     Raises:
       InputError: not even one fits.
     """
     pixels = selection.plane[0] * selection.plane[1] * len(selection.names)
-    kept = PLANE_BYTES * pixels
-    planes = (budget - kept) // (SLAB_BYTES * pixels)
+    fixed = (PLANE_BYTES + (kept + 1) * KEPT_BYTES) * pixels
+    planes = (budget * share - fixed) // (SLAB_BYTES * pixels)
     if planes < 1:
-        needed = (kept + SLAB_BYTES * pixels) / budget
+        needed = (fixed + SLAB_BYTES * pixels) / share / 2**30
+        coarser = ", or measure at --level=training" if selection.level == FULL else ""
         raise InputError(
-            f"--memory_gib: a slice of {selection.plane[0]} x {selection.plane[1]} pixels takes"
-            f" {needed:.1f} times what is given for slices; give as many times more, or measure"
-            " at --level=training"
+            f"--memory_gib: slices of {selection.plane[0]} x {selection.plane[1]} pixels take at"
+            f" least --memory_gib={math.ceil(needed * 100) / 100:g}, given are"
+            f" {budget / 2**30:.2g}{coarser}"
         )
     return int(min(planes, MOST_PLANES, selection.shape[0]))
 

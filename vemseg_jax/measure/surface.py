@@ -162,7 +162,8 @@ class CrossingCounter:
             columns = (left + min(0, dx), right + max(0, dx))
             here = self._padded[0][slice(*rows), slice(*columns)]
             there = self._padded[dz][rows[0] - dy : rows[1] - dy, columns[0] - dx : columns[1] - dx]
-            y, x = np.nonzero(here != there)
+            # Several times faster than nonzero in two dimensions.
+            y, x = np.divmod(np.flatnonzero(here != there), here.shape[1])
             a, b = here[y, x], there[y, x]
             ids = self._counts.shape[1]
             self._counts[d] += np.bincount(a, minlength=ids) + np.bincount(b, minlength=ids)
