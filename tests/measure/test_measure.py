@@ -279,7 +279,10 @@ def test_other_folders_are_not_overwritten(volume, tmp_path):
         ({"nucleoli": "nuclei_pred"}, "--nucleoli=nuclei_pred: the same label as --nuclei"),
         ({"z_range": (30, 50)}, "--z_range=30:50: the volume has slices 0:40"),
         ({"z_range": (7, 7)}, "--z_range=7:7: the volume has slices 0:40"),
-        ({"memory_bytes": 1000}, "--memory_gib: slices of 90 x 130 pixels take at least --memory_gib=0.01"),
+        (
+            {"memory_bytes": 1000},
+            "--memory_gib: slices of 90 x 130 pixels take at least --memory_gib=0.01",
+        ),
         ({"min_nucleus_um3": -1.0}, "--min_nucleus_um3=-1.0"),
         ({"min_nucleolus_um3": math.nan}, "--min_nucleolus_um3=nan"),
     ],
