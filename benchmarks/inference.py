@@ -1,0 +1,93 @@
+"""Slices per second of whole-volume inference, and the same network in the reference's scheme.
+
+    python benchmarks/inference.py [--network=unetplusplus] [--size=3976,6065] [--slices=2]
+
+The reference's scheme, slice by slice: windows of 2048 pixels at every 512 of full resolution, each
+downsampled, passed and enlarged by itself, averaged. `window` does the same with whole batches on
+the device, `whole` passes each slice once at training scale. Random weights; the mask at training
+scale is what is compared for time.
+"""
+
+from vemseg_jax.huge_pages import restart_with_huge_pages
+
+restart_with_huge_pages()  # before jax is imported
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from vemseg_jax.data.preprocessing import downsample_image
+from vemseg_jax.infer import tiling
+from vemseg_jax.infer.windows import STRIDE_SHARE, plan_whole, plan_windows
+from vemseg_jax.models import registry
+from vemseg_jax.models.initial import initial_variables
+
+CROP, SCALE, BATCH = 512, 4, 4
+DEPTH3 = {"encoder_depth": 3, "decoder_channels": (128, 64, 16)}
+OPTIONS = {"unetplusplus": DEPTH3}
+REPEATS = 3
+
+
+def reference_scheme(forward: Callable, image: np.ndarray) -> np.ndarray:
+    """One slice, window by window, as the reference's loop does it."""
+    kernel = CROP * SCALE
+    plan = plan_windows(image.shape, kernel=kernel, stride=kernel // STRIDE_SHARE)
+    padded = np.pad(image, plan.padding, mode="reflect")
+    total = np.zeros(plan.shape, np.float32)
+    for y, x in plan.corners:
+        window = padded[y : y + kernel, x : x + kernel]
+        total[y : y + kernel, x : x + kernel] += np.asarray(forward(window[None, ..., None]))[
+            0, ..., 0
+        ]
+    (top, _), (left, _) = plan.padding
+    mean = (total / plan.total)[top : top + image.shape[0], left : left + image.shape[1]]
+    return (mean > 0.5).astype(np.uint8)
+
+
+def main() -> None:
+    """Times the ways one after the other, several times over."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--network", default="unetplusplus")
+    parser.add_argument("--size", default="3976,6065")
+    parser.add_argument("--slices", type=int, default=2)
+    arguments = parser.parse_args()
+    h, w = (int(n) for n in arguments.size.split(","))
+    options = OPTIONS.get(arguments.network, {})
+    model = registry.create_model(registry.model_config(arguments.network, **options))
+    variables = initial_variables(model, seed=0, channels=1)
+    images = np.random.default_rng(0).normal(size=(arguments.slices, h, w)).astype(np.float32)
+    small = downsample_image(images)
+    resized = tiling.make_forward(model.apply, variables, input_size=CROP)
+    plain = tiling.make_forward(model.apply, variables)
+    windows = plan_windows(small.shape[1:], kernel=CROP, stride=CROP // STRIDE_SHARE)
+    whole = plan_whole(small.shape[1:])
+
+    def decided(plan: object, batch: int) -> np.ndarray:
+        prob = tiling.predict_planes(plain, small, plan=plan, batch_size=batch)
+        return np.asarray(tiling.to_mask(prob))
+
+    ways: dict[str, Callable[[], object]] = {
+        "reference's scheme": lambda: [reference_scheme(resized, image) for image in images],
+        "window": lambda: decided(windows, BATCH),
+        "whole": lambda: decided(whole, 1),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(REPEATS + 1):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            if repeat:  # the first compiles
+                times[name].append((time.perf_counter() - start) / len(images))
+    slowest = statistics.median(times["reference's scheme"])
+    print(f"{arguments.network}, slices of {h} x {w}, {jax.devices()[0].device_kind}")
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        print(f"{name:20s} {median:8.2f} s a slice  {slowest / median:6.2f} x as fast")
+
+
+if __name__ == "__main__":
+    main()
