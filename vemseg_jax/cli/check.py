@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.ranges import parse_range
 from vemseg_jax.errors import InputError
 
 _VOLUME = flags.DEFINE_string("volume", None, "Converted volume (OME-Zarr); or as an argument.")
@@ -36,15 +37,6 @@ _STRICT = flags.DEFINE_bool(
 )
 
 
-def _range(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    start, _, stop = text.partition(":")
-    if not (start.isdecimal() and stop.isdecimal()):
-        raise InputError(f"--z_range={text}: give START:STOP, such as --z_range=0:150")
-    return int(start), int(stop)
-
-
 def _volume(argument: str | None) -> str:
     if (argument is None) == (_VOLUME.value is None):
         raise InputError("give one volume: vemseg-check my.zarr, or --volume=my.zarr")
@@ -69,7 +61,7 @@ def main(volume: str | None = None) -> int:
     report_path, plot_path = _output(_REPORT, ".json"), _output(_PLOT, ".png")
     options = CheckOptions(
         structures=_STRUCTURES.value,
-        z_range=_range(_Z_RANGE.value),
+        z_range=parse_range(_Z_RANGE.value),
         crop_size=_CROP_SIZE.value,
         every=_EVERY.value,
     )

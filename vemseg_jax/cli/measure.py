@@ -3,6 +3,7 @@
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.ranges import parse_range
 from vemseg_jax.errors import InputError
 
 _VOLUME = flags.DEFINE_string("volume", None, "OME-Zarr volume with predicted labels.")
@@ -50,15 +51,6 @@ _MEMORY_GIB = flags.DEFINE_float(
 )
 
 
-def _range(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    start, _, stop = text.partition(":")
-    if not (start.isdecimal() and stop.isdecimal()):
-        raise InputError(f"--z_range={text}: give START:STOP, such as --z_range=0:150")
-    return int(start), int(stop)
-
-
 def main() -> None:
     """Measures the volume of the flags and prints the table."""
     from vemseg_jax.measure.measure import measure
@@ -72,7 +64,7 @@ def main() -> None:
         nuclei=_NUCLEI.value,
         nucleoli=_NUCLEOLI.value,
         level=_LEVEL.value,
-        z_range=_range(_Z_RANGE.value),
+        z_range=parse_range(_Z_RANGE.value),
         connectivity=int(_CONNECTIVITY.value),
         min_nucleus_um3=_MIN_NUCLEUS.value,
         min_nucleolus_um3=_MIN_NUCLEOLUS.value,

@@ -22,3 +22,17 @@ def parse_slices(text: str, *, flag: str) -> tuple[int, ...]:
             ) from None
         slices += range(*numbers) if len(numbers) == 2 else numbers
     return tuple(sorted(set(slices)))
+
+
+def parse_range(text: str) -> tuple[int, int] | None:
+    """`--z_range` as first slice and one past the last; None where it is empty.
+
+    Raises:
+      InputError: anything else.
+    """
+    if not text:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal()):
+        raise InputError(f"--z_range={text}: give START:STOP, such as --z_range=0:150")
+    return int(start), int(stop)
