@@ -13,7 +13,7 @@ from vemseg_jax.errors import InputError
 AXES = ("z", "y", "x")
 UNIT = "nanometer"
 # Transparent background and unlabelled; the structure in one of these, by its name.
-_PALETTE = (
+PALETTE = (
     (0, 114, 178, 160),
     (230, 159, 0, 160),
     (0, 158, 115, 160),
@@ -50,13 +50,28 @@ def multiscales(
 
 def image_label(name: str) -> dict[str, Any]:
     """The "image-label" entry of a label's "ome": 0 and 255 transparent, 1 coloured by name."""
-    colour = _PALETTE[zlib.crc32(name.removesuffix("_pred").encode()) % len(_PALETTE)]
+    colour = PALETTE[zlib.crc32(name.removesuffix("_pred").encode()) % len(PALETTE)]
     rgba = {0: (0, 0, 0, 0), 1: colour, 255: (0, 0, 0, 0)}
     return {
         "version": "0.5",
         "colors": [{"label-value": value, "rgba": list(c)} for value, c in rgba.items()],
         "source": {"image": "../../"},
     }
+
+
+def label_colour(attributes: dict[str, Any], name: str) -> tuple[int, int, int, int]:
+    """Red, green, blue and opacity (0-255) of value 1 of a label, as its group records it.
+
+    Args:
+      attributes: of the label's group.
+      name: of the label; gives the colour where none is recorded.
+    """
+    recorded = attributes.get("ome", {}).get("image-label", {}).get("colors", ())
+    for entry in (*recorded, *image_label(name)["colors"]):
+        if entry.get("label-value") == 1 and len(entry.get("rgba") or ()) == 4:
+            r, g, b, opacity = (int(c) for c in entry["rgba"])
+            return r, g, b, opacity
+    raise ValueError(f"label {name!r}: no colour")  # image_label always has one
 
 
 def write_group(directory: Path, attributes: dict[str, Any]) -> None:
