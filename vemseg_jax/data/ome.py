@@ -12,7 +12,8 @@ from vemseg_jax.errors import InputError
 
 AXES = ("z", "y", "x")
 UNIT = "nanometer"
-# Transparent background and unlabelled; the structure in one of these, by its name.
+# Transparent background and unlabelled; the structure in one of these: the usual two in colours
+# that are easily told apart, also by the colour-blind, others by their name.
 PALETTE = (
     (0, 114, 178, 160),
     (230, 159, 0, 160),
@@ -21,6 +22,8 @@ PALETTE = (
     (86, 180, 233, 160),
     (213, 94, 0, 160),
 )
+_CLEAR = (0, 0, 0, 0)
+_USUAL = {"nuclei": PALETTE[0], "nucleoli": PALETTE[1]}
 
 
 def multiscales(
@@ -49,12 +52,18 @@ def multiscales(
 
 
 def image_label(name: str) -> dict[str, Any]:
-    """The "image-label" entry of a label's "ome": 0 and 255 transparent, 1 coloured by name."""
-    colour = PALETTE[zlib.crc32(name.removesuffix("_pred").encode()) % len(PALETTE)]
-    rgba = {0: (0, 0, 0, 0), 1: colour, 255: (0, 0, 0, 0)}
+    """The "image-label" entry of a label's "ome": what its values are, their colours, the image.
+
+    0 and 255 are transparent; 1 has a colour of the label's name, a prediction that of its
+    structure.
+    """
+    structure = name.removesuffix("_pred")
+    colour = _USUAL.get(structure) or PALETTE[zlib.crc32(structure.encode()) % len(PALETTE)]
+    values = {0: ("background", _CLEAR), 1: (structure, colour), 255: ("unlabelled", _CLEAR)}
     return {
         "version": "0.5",
-        "colors": [{"label-value": value, "rgba": list(c)} for value, c in rgba.items()],
+        "colors": [{"label-value": v, "rgba": list(rgba)} for v, (_, rgba) in values.items()],
+        "properties": [{"label-value": v, "name": text} for v, (text, _) in values.items()],
         "source": {"image": "../../"},
     }
 

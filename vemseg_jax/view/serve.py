@@ -1,5 +1,6 @@
 """Serving a volume to a browser on this machine."""
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -47,15 +48,18 @@ def _import_neuroglancer() -> Any:
 def _start(neuroglancer: Any, port: int) -> Any:
     if neuroglancer.server.is_server_running():
         raise InputError("one volume at a time; end the viewer that runs in this process first")
-    # The page that the package brings along, whatever this process was told before.
-    neuroglancer.set_static_content_source()
-    neuroglancer.set_server_bind_address(LOOPBACK, port)
     try:
-        return neuroglancer.Viewer(allow_credentials=False)
+        # Asked first: the server leaves threads and sockets behind when its port is taken.
+        with socket.create_server((LOOPBACK, port)):
+            pass
     except (OSError, OverflowError) as error:
         raise InputError(
             f"--port={port}: {error}; choose another, or --port=0 for a free one"
         ) from error
+    # The page that the package brings along, whatever this process was told before.
+    neuroglancer.set_static_content_source()
+    neuroglancer.set_server_bind_address(LOOPBACK, port)
+    return neuroglancer.Viewer(allow_credentials=False)
 
 
 def _text(path: str | Path, layers: Sequence[LayerContent], shape: Any, size: Any, z: int) -> str:

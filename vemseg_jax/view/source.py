@@ -1,7 +1,7 @@
 """A pyramid as a data source of neuroglancer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ _MAX_READ = 64
 _CONTENT_TYPE = "application/octet-stream"
 
 
-def _zyx(values: Sequence[Any]) -> tuple[int, int, int]:
+def _zyx(values: Iterable[Any]) -> tuple[int, int, int]:
     z, y, x = (int(value) for value in values)
     return z, y, x
 

@@ -9,8 +9,8 @@ from vemseg_jax.data.volume import Volume
 from vemseg_jax.view.layers import PROBABILITY, LayerContent, contrast
 from vemseg_jax.view.source import IMAGE, SEGMENTATION, PyramidSource
 
-# Pixels of a panel in which a whole slice is to fit at first: x, y.
-_PANEL = (600, 400)
+# Pixels, x and y, in which a whole slice is to fit at first: of one of four panels, and of one.
+_QUARTER, _WHOLE = (600, 280), (1200, 560)
 _GREY = """#uicontrol invlerp normalized
 void main() {
   emitGrayscale(normalized());
@@ -80,7 +80,8 @@ def viewer_state(
     state.position = [w / 2, h / 2, z + 0.5]
     # The unit of the zoom is the smallest voxel side, per pixel of the screen.
     smallest = min(dz, dy, dx)
-    state.cross_section_scale = max(w * dx / _PANEL[0], h * dy / _PANEL[1]) / smallest
+    panel = _QUARTER if layout == "4panel" else _WHOLE
+    state.cross_section_scale = max(w * dx / panel[0], h * dy / panel[1]) / smallest
     state.projection_scale = 1.5 * max(w * dx, h * dy, depth * dz) / smallest
     state.show_scale_bar = True
     state.show_axis_lines = False
