@@ -1,7 +1,10 @@
 """What a browser draws, pixel for pixel; needs Chromium, say from the package `chromium`."""
 
 import contextlib
+import functools
+import http.server
 import io
+import re
 import shutil
 import subprocess
 import threading
@@ -73,6 +76,50 @@ def screenshot(viewer):
     raise AssertionError(f"screenshots of {picture.shape}")
 
 
+class Files(http.server.SimpleHTTPRequestHandler):
+    """Files with ranges, as any file server that neuroglancer reads from."""
+
+    def end_headers(self):
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+    def do_GET(self):
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        try:
+            with open(self.translate_path(self.path), "rb") as file:
+                data = file.read()
+        except OSError:
+            return self.send_error(404)
+        start, stop = 0, len(data)
+        if wanted and wanted[1]:
+            start, stop = int(wanted[1]), min(int(wanted[2] or stop) + 1, stop)
+        elif wanted:
+            start = max(0, stop - int(wanted[2]))
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(stop - start))
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(data[start:stop])
+        return None
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def file_server(folder):
+    handler = functools.partial(Files, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 def at(picture, y, x):
     """Colours on screen at the middles of full-resolution pixels; 8 nm are 3 screen pixels."""
     h, w = volumes.SHAPE[1:]
@@ -133,3 +180,34 @@ def test_four_panels(path, tmp_path):
         for column in (WIDTH // 4, 3 * WIDTH // 4)
     ]
     assert all(len(np.unique(part.round())) > 20 for part in middle)
+
+
+def test_neuroglancer_reads_the_same_from_the_files(path, tmp_path):
+    """The volume as OME-Zarr, by its own metadata, is drawn as `vemseg-view` draws it."""
+    layers = ["image", "nuclei_pred"]
+    with (
+        file_server(path.parent) as files,
+        serving(path, layout="xy", layers=layers) as served,
+        browser(served.url, tmp_path),
+    ):
+        with served.viewer.txn() as state:
+            state.cross_section_scale = 1 / 3
+            state.position = [209 / 2, 75, 3.5]
+            state.show_scale_bar = False
+            state.show_default_annotations = False
+        ours = screenshot(served.viewer)
+        with served.viewer.txn() as state:
+            # OME-Zarr has the origin at the middle of the first voxel, we at its corner.
+            state.position = [209 / 2 - 0.5, 74.5, 3]
+            for name, folder in (("image", ""), ("nuclei_pred", "labels/nuclei_pred/")):
+                source = f"{files}/{path.name}/{folder}|zarr3:"
+                state.layers[name].source = source
+        theirs = screenshot(served.viewer)
+    # The volume without its rim, where pixels of the screen lie half outside.
+    half = [int(size * 3 / 2) - 2 for size in (150, 209 * 9 / 8)]
+    rows, columns = (
+        slice(n // 2 - side, n // 2 + side) for n, side in zip((HEIGHT, WIDTH), half, strict=True)
+    )
+    ours, theirs = ours[rows, columns], theirs[rows, columns]
+    assert ours.std() > 20
+    assert (np.abs(ours - theirs).max(-1) > 3).mean() < 0.02
