@@ -12,8 +12,9 @@ from vemseg_jax.errors import InputError
 
 AXES = ("z", "y", "x")
 UNIT = "nanometer"
-# Transparent background and unlabelled; the structure in one of these, by its name.
-_PALETTE = (
+# Transparent background and unlabelled; the structure in one of these: the usual two in colours
+# that are easily told apart, also by the colour-blind, others by their name.
+PALETTE = (
     (0, 114, 178, 160),
     (230, 159, 0, 160),
     (0, 158, 115, 160),
@@ -21,6 +22,8 @@ _PALETTE = (
     (86, 180, 233, 160),
     (213, 94, 0, 160),
 )
+_CLEAR = (0, 0, 0, 0)
+_USUAL = {"nuclei": PALETTE[0], "nucleoli": PALETTE[1]}
 
 
 def multiscales(
@@ -49,14 +52,35 @@ def multiscales(
 
 
 def image_label(name: str) -> dict[str, Any]:
-    """The "image-label" entry of a label's "ome": 0 and 255 transparent, 1 coloured by name."""
-    colour = _PALETTE[zlib.crc32(name.removesuffix("_pred").encode()) % len(_PALETTE)]
-    rgba = {0: (0, 0, 0, 0), 1: colour, 255: (0, 0, 0, 0)}
+    """The "image-label" entry of a label's "ome": what its values are, their colours, the image.
+
+    0 and 255 are transparent; 1 has a colour of the label's name, a prediction that of its
+    structure.
+    """
+    structure = name.removesuffix("_pred")
+    colour = _USUAL.get(structure) or PALETTE[zlib.crc32(structure.encode()) % len(PALETTE)]
+    values = {0: ("background", _CLEAR), 1: (structure, colour), 255: ("unlabelled", _CLEAR)}
     return {
         "version": "0.5",
-        "colors": [{"label-value": value, "rgba": list(c)} for value, c in rgba.items()],
+        "colors": [{"label-value": v, "rgba": list(rgba)} for v, (_, rgba) in values.items()],
+        "properties": [{"label-value": v, "name": text} for v, (text, _) in values.items()],
         "source": {"image": "../../"},
     }
+
+
+def label_colour(attributes: dict[str, Any], name: str) -> tuple[int, int, int, int]:
+    """Red, green, blue and opacity (0-255) of value 1 of a label, as its group records it.
+
+    Args:
+      attributes: of the label's group.
+      name: of the label; gives the colour where none is recorded.
+    """
+    recorded = attributes.get("ome", {}).get("image-label", {}).get("colors", ())
+    for entry in (*recorded, *image_label(name)["colors"]):
+        if entry.get("label-value") == 1 and len(entry.get("rgba") or ()) == 4:
+            r, g, b, opacity = (int(c) for c in entry["rgba"])
+            return r, g, b, opacity
+    raise ValueError(f"label {name!r}: no colour")  # image_label always has one
 
 
 def write_group(directory: Path, attributes: dict[str, Any]) -> None:
