@@ -20,6 +20,8 @@ ELEVATION, AZIMUTH = 24.0, -58.0
 INCHES, DPI = (10.0, 8.2), 150
 # Triangles have no smooth edges: they are drawn this much larger and averaged down.
 OVERSAMPLING = 3
+# Rows that a white band keeps.
+BAND = 45
 # About so many triangles are drawn in all, and of no more objects than this.
 TRIANGLES, MOST_OBJECTS = 160_000, 600
 _INK = "#37474F"
@@ -68,17 +70,38 @@ def render(
     axes.set_box_aspect(_shown(high - low), zoom=1.08)
     _frame(axes, low, high)
     if solids:
-        axes.add_collection3d(_triangles(solids))
+        triangles = _triangles(solids)
+        # A wide flat box reaches beyond its axes.
+        triangles.set_clip_on(False)
+        axes.add_collection3d(triangles)
     figure.text(0.04, 0.955, title, fontsize=14, color=_INK, weight="bold")
     _legend(figure, solids)
     if note:
         figure.text(0.04, 0.025, note, fontsize=9, color=_INK)
     canvas.draw()
-    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.uint16)
+    pixels = _averaged(np.asarray(canvas.buffer_rgba())[..., :3])
+    matplotlib.image.imsave(path, _without_blank_rows(pixels), dpi=DPI)
+
+
+def _averaged(pixels: np.ndarray) -> np.ndarray:
+    """Means of squares of `OVERSAMPLING` pixels: `[h, w, 3]` uint8, both ways."""
     n = OVERSAMPLING
-    h, w = pixels.shape[0] // n, pixels.shape[1] // n
-    small = pixels[: h * n, : w * n].reshape(h, n, w, n, 3).sum(axis=(1, 3)) // (n * n)
-    matplotlib.image.imsave(path, small.astype(np.uint8), dpi=DPI)
+    h, w = pixels.shape[0] // n * n, pixels.shape[1] // n * n
+    total = np.zeros((h // n, w // n, 3), np.uint16)
+    for i in range(n):
+        for j in range(n):
+            total += pixels[i:h:n, j:w:n]
+    return (total // (n * n)).astype(np.uint8)
+
+
+def _without_blank_rows(pixels: np.ndarray) -> np.ndarray:
+    """Narrows white bands, which flat volumes leave above and below them."""
+    blank = (pixels == 255).all(axis=(1, 2))
+    edges = np.flatnonzero(np.diff(blank.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    keep = np.ones(len(blank), bool)
+    for start, stop in edges:
+        keep[start + BAND : stop] = False
+    return pixels[keep]
 
 
 def _shown(extent: np.ndarray) -> tuple[float, float, float]:
@@ -107,7 +130,7 @@ def _frame(axes: Axes3D, low: np.ndarray, high: np.ndarray) -> None:
         for b in corners[i + 1 :]
         if np.count_nonzero(a != b) == 1 and not (a == nearest).all() | (b == nearest).all()
     ]
-    axes.add_collection3d(Line3DCollection(edges, colors="#B0BEC5", linewidths=0.6))
+    axes.add_collection3d(Line3DCollection(edges, colors="#B0BEC5", linewidths=0.6, clip_on=False))
 
 
 def _towards_viewer() -> np.ndarray:
