@@ -13,7 +13,7 @@ from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.data.split import evenly_spaced
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval.evaluate import Evaluation, evaluate
-from vemseg_jax.infer.predict import PredictOptions, predict_volume
+from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.models.unet import SmallUNetConfig
 from vemseg_jax.progress import clock
 from vemseg_jax.train.loop import train
@@ -97,11 +97,13 @@ def quickstart(
     logging.set_verbosity(logging.INFO)
     train(experiment(volume, train_slices, steps=steps), output / "training")
     headline(4, f"predict all slices -> labels in {volume}")
-    names = predict_volume(volume, output / "training", options=PredictOptions(overwrite=True))
+    predicted = predict_volume(volume, output / "training", overwrite=True)
+    if not predicted.complete:
+        raise InputError("; ".join(predicted.failed.values()))
     headline(5, f"evaluate the slices that were not trained on -> {output / 'evaluation'}")
     result = evaluate(volume, truth=TRUTH, output=output / "evaluation", overwrite=True)
     print(f"{result.text}\n\ndone in {clock(time.monotonic() - start)}")
-    print(NEXT.format(output=output, labels=", ".join(names)))
+    print(NEXT.format(output=output, labels=", ".join(predicted.names)))
     return result
 
 

@@ -36,6 +36,44 @@ def resize_bilinear(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jnp.einsum("jw,...iwc->...ijc", cols, x, precision="highest")
 
 
+def shrink(x: jax.Array, factor: int) -> jax.Array:
+    """`x: [s, h, w]` to `[s, h / factor, w / factor]` as `resize_bilinear` does; sizes that divide.
+
+    Args:
+      x: floating point.
+      factor: even: the mean of the two middle pixels of every so many, in each axis.
+    """
+    a, b = factor // 2 - 1, factor // 2
+    x = (x[:, a::factor] + x[:, b::factor]) * 0.5
+    return (x[:, :, a::factor] + x[:, :, b::factor]) * 0.5
+
+
+def enlarge(x: jax.Array, factor: int, shape: Sequence[int]) -> jax.Array:
+    """Enlarges `x: [b, h, w, c]` to `[b, *shape, c]`, linear between the centres of its pixels.
+
+    These lie at factor * i + (factor - 1) / 2; beyond the first and the last of them the edge goes
+    on. `resize_bilinear` where `shape` is `factor` times as large, written with shifts.
+    """
+    for axis, size in zip((1, 2), shape, strict=True):
+        x = _enlarge_axis(x, factor, axis, size)
+    return x
+
+
+def _enlarge_axis(x: jax.Array, factor: int, axis: int, size: int) -> jax.Array:
+    before, after = _neighbours(x, axis)
+    phases = []
+    for k in range(factor):
+        away = (k - (factor - 1) / 2) / factor
+        phases.append((1 - abs(away)) * x + abs(away) * (before if away < 0 else after))
+    fine = jnp.stack(phases, axis + 1)
+    fine = fine.reshape(*x.shape[:axis], factor * x.shape[axis], *x.shape[axis + 1 :])
+    missing = size - fine.shape[axis]
+    if missing > 0:
+        last = jax.lax.slice_in_dim(fine, fine.shape[axis] - 1, fine.shape[axis], axis=axis)
+        fine = jnp.concatenate([fine, *[last] * missing], axis)
+    return jax.lax.slice_in_dim(fine, 0, size, axis=axis)
+
+
 def resize_nearest(x: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Resizes `x: [b, h, w, c]` to `[b, *shape, c]`, nearest neighbour.
 

@@ -109,7 +109,7 @@ def check_dataset_item(golden: Golden) -> Iterator[Result]:
             yield compare(f"{case}/{name}", found, golden[f"{case}/{name}"], 1e-6)
 
 
-def _window_network(golden: Golden, classes: int, input_size: int):
+def _window_network(golden: Golden, classes: int, scale: int):
     for prefix in ("net1/", "net2/"):
         state = golden_state(golden, prefix)
         if len(state["outc.conv.bias"]) == classes:
@@ -118,7 +118,7 @@ def _window_network(golden: Golden, classes: int, input_size: int):
     config = registry.model_config("small_unet", base_channels=base, num_classes=classes)
     model = registry.create_model(config)
     variables = torch_import.to_flax(config, state)
-    return tiling.make_forward(model.apply, variables, input_size=input_size)
+    return tiling.make_forward(model.apply, variables, scale=scale)
 
 
 def check_sliding_window(golden: Golden) -> Iterator[Result]:
@@ -130,15 +130,18 @@ def check_sliding_window(golden: Golden) -> Iterator[Result]:
         kernel = crop if downsize else size
         image = golden[f"{case}/input"][0, 0]
         stride = kernel // windows.STRIDE_SHARE
-        plan = windows.plan_windows(image.shape, kernel=kernel, stride=stride)
+        plan = windows.plan_windows(image.shape, kernel=kernel, stride=stride).over()
         yield compare(f"{case}/padded_hw", plan.shape, golden[f"{case}/padded_hw"], 0)
         yield compare(
             f"{case}/pad_h_w", [sum(pad) for pad in plan.padding], golden[f"{case}/pad_h_w"], 0
         )
         yield compare(f"{case}/n_patches", len(plan.corners), golden[f"{case}/n_patches"], 0)
         yield compare(f"{case}/counter", plan.total, golden[f"{case}/counter"], 0)
-        forward = _window_network(golden, classes, size)
-        prob = tiling.predict_planes(forward, image[None], plan=plan, batch_size=batch)[0]
+        scale = kernel // size
+        forward = _window_network(golden, classes, scale)
+        prob = tiling.predict_planes(
+            forward, image[None], plan=plan, batch_size=batch, scale=scale
+        )[0]
         expected = golden[f"{case}/averaged_prob"]
         yield compare(f"{case}/averaged_prob", prob.transpose(2, 0, 1)[None], expected, 2e-5)
         mask = tiling.to_mask(prob, exclusive=classes > 1)

@@ -1,18 +1,21 @@
-"""`vemseg-predict`: segments the slices of a converted volume."""
+"""`vemseg-predict`: segments the slices of a converted volume, or verifies what it wrote."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.ranges import parse_slices
+from vemseg_jax.errors import InputError
+
+if TYPE_CHECKING:
+    from vemseg_jax.infer.predict import Result
 
 _VOLUME = flags.DEFINE_string(
     "volume", None, "Converted volume (OME-Zarr); the result goes there.", required=True
 )
-_CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", None, "The --workdir of a vemseg-train run.", required=True
-)
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The --workdir of a vemseg-train run.")
 _WHICH = flags.DEFINE_enum(
     "which", None, ["best", "latest"], "Checkpoint; default the best, or latest if none was scored."
 )
@@ -25,7 +28,9 @@ _RESOLUTION = flags.DEFINE_enum(
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Windows per call of the network.", 1)
 _SUFFIX = flags.DEFINE_string("suffix", "_pred", "Added to a structure's name for the result.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an existing result.")
+_OVERWRITE = flags.DEFINE_bool(
+    "overwrite", False, "Replace another prediction of the same name, finished or not."
+)
 _PREDICTION = flags.DEFINE_enum(
     "prediction",
     None,
@@ -46,26 +51,112 @@ _BLENDING = flags.DEFINE_enum(
 _FLIPS = flags.DEFINE_bool("flips", False, "Average over the slice and its mirror images.")
 
 
-def main() -> None:
-    """Predicts and prints the names of the labels written."""
-    from vemseg_jax.infer.predict import PredictOptions, predict_volume
-    from vemseg_jax.infer.predictor import Method
+_PROBABILITIES = flags.DEFINE_bool(
+    "probabilities", False, "Also write them, 0 to 255, as labels ending in _prob."
+)
+_DISAGREEMENT = flags.DEFINE_bool(
+    "disagreement",
+    False,
+    "Of two networks that taught each other: also write how far their probabilities lie apart, 0 to"
+    " 255, as labels ending in _disagreement: where to doubt the result.",
+)
+_TIFF_OUTPUT = flags.DEFINE_string(
+    "tiff_output", None, "Folder: also write the results as TIFF files, one a slice."
+)
+_ENGINE = flags.DEFINE_enum(
+    "engine", "local", ["local", "dask"], "Who works: this process, or workers of dask."
+)
+_SCHEDULER = flags.DEFINE_string(
+    "scheduler", None, "Address of a dask scheduler, such as tcp://10.0.0.1:8786."
+)
+_SCHEDULER_FILE = flags.DEFINE_string(
+    "scheduler_file", None, "File that `dask scheduler --scheduler-file` wrote."
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers", 1, "Processes on this machine, of --engine=dask without a scheduler.", 1
+)
+_SHARD = flags.DEFINE_integer("shard", 0, "Of an array of jobs: the number of this one, from 0.")
+_NUM_SHARDS = flags.DEFINE_integer(
+    "num_shards", 1, "Jobs that share the blocks; each may run anywhere, the last one finishes."
+)
+_VERIFY = flags.DEFINE_bool(
+    "verify", False, "Predict nothing; read every block again and say what is missing or damaged."
+)
+_LABELS = flags.DEFINE_list("labels", [], "Label images to verify; default all predictions.")
 
-    names = predict_volume(
-        Path(_VOLUME.value),
-        Path(_CHECKPOINT.value),
+UNSOUND_STATUS = 1
+# Of the blocks that failed, so many are named.
+MOST_SHOWN = 20
+
+
+def main() -> int | None:
+    """Predicts and prints the names of the labels written; status 1 if something is missing."""
+    volume = Path(_VOLUME.value)
+    if _VERIFY.value:
+        return _verify(volume)
+    if _CHECKPOINT.value is None:
+        raise InputError("--checkpoint: missing; give the --workdir of a vemseg-train run")
+    if _LABELS.value:
+        raise InputError("--labels belongs to --verify; leave it out")
+    from vemseg_jax.infer.export import check_output, export_tiff
+
+    tiff = None if _TIFF_OUTPUT.value is None else Path(_TIFF_OUTPUT.value)
+    if tiff is not None:
+        check_output(tiff, overwrite=_OVERWRITE.value)
+    result = _predict(volume, Path(_CHECKPOINT.value))
+    for number, message in sorted(result.failed.items())[:MOST_SHOWN]:
+        print(f"failed      block {number}: {message}")
+    if result.failed:
+        print(
+            f"incomplete: {len(result.failed)} blocks failed; what is finished stays, start again"
+            " once the cause is removed"
+        )
+        return UNSOUND_STATUS
+    if not result.complete:
+        print(f"done with this shard; others have {result.left} blocks left")
+        return None
+    if tiff is not None:
+        export_tiff(volume, result.names, tiff, overwrite=_OVERWRITE.value)
+    print(f"done: labels {', '.join(result.names)} in {volume}")
+    return None
+
+
+def _predict(volume: Path, workdir: Path) -> "Result":
+    from vemseg_jax.infer.engines import Engine
+    from vemseg_jax.infer.predict import Sharing, predict_volume
+    from vemseg_jax.infer.predictor import Method
+    from vemseg_jax.infer.work import PredictOptions
+
+    file = _SCHEDULER_FILE.value
+    return predict_volume(
+        volume,
+        workdir,
         which=_WHICH.value,
         slices=parse_slices(_SLICES.value, flag="slices"),
         options=PredictOptions(
             resolution=_RESOLUTION.value,
             batch_size=_BATCH_SIZE.value,
             suffix=_SUFFIX.value,
-            overwrite=_OVERWRITE.value,
             prediction=_PREDICTION.value,
             method=Method(_METHOD.value, _OVERLAP.value, _BLENDING.value, _FLIPS.value),
+            probabilities=_PROBABILITIES.value,
+            disagreement=_DISAGREEMENT.value,
         ),
+        overwrite=_OVERWRITE.value,
+        engine=Engine(
+            _ENGINE.value, _SCHEDULER.value, None if file is None else Path(file), _WORKERS.value
+        ),
+        sharing=Sharing(_SHARD.value, _NUM_SHARDS.value),
     )
-    print(f"done: labels {', '.join(names)} in {_VOLUME.value}")
+
+
+def _verify(volume: Path) -> int:
+    from vemseg_jax.infer.verify import verify
+
+    verdicts = verify(volume, _LABELS.value)
+    for verdict in verdicts:
+        print("\n".join(verdict.lines()))
+    return 0 if all(verdict.is_sound for verdict in verdicts) else UNSOUND_STATUS
 
 
 def entry() -> None:

@@ -16,11 +16,11 @@ except ImportError:  # Windows: without the lock two writers of one output are n
     fcntl = None  # type: ignore[assignment]
 
 
-def lock_directory(path: Path, *, wait: bool) -> int | None:
-    """Takes an exclusive lock on an existing directory; `unlock_directory` frees it.
+def lock(path: Path, *, wait: bool) -> int | None:
+    """Takes an exclusive lock on an existing file or directory; `unlock` frees it.
 
-    The lock dies with the process and moves with the directory when that is renamed. None
-    where the file system has no locks.
+    The lock dies with the process and moves with what is renamed. None where the file system has
+    no locks.
 
     Raises:
       BlockingIOError: another process holds it and `wait` is false.
@@ -39,10 +39,10 @@ def lock_directory(path: Path, *, wait: bool) -> int | None:
     return descriptor
 
 
-def unlock_directory(lock: int | None) -> None:
-    """Frees what `lock_directory` returned."""
-    if lock is not None:
-        os.close(lock)
+def unlock(taken: int | None) -> None:
+    """Frees what `lock` returned."""
+    if taken is not None:
+        os.close(taken)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
@@ -55,6 +55,28 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def read_lines(path: Path) -> tuple[list[Any], int]:
+    """The whole JSON lines of a file, and how many bytes they take; what follows was cut short.
+
+    Raises:
+      InputError: a line is no JSON.
+    """
+    entries, whole = [], 0
+    if path.exists():
+        for line in path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                entries.append(json.loads(line))
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: line {len(entries) + 1} is damaged; remove it to lose only what it"
+                    " tells of"
+                ) from error
+            whole += len(line)
+    return entries, whole
+
+
 class Journal:
     """A file of JSON lines that survives a process that dies: whole lines or none.
 
@@ -62,16 +84,10 @@ class Journal:
       entries: those that were there when it was opened.
     """
 
-    def __init__(self, path: Path):
-        self.entries: list[Any] = []
-        self._lock = threading.Lock()
-        whole = 0
-        if path.exists():
-            for line in path.read_bytes().splitlines(keepends=True):
-                if not line.endswith(b"\n"):
-                    break
-                self.entries.append(json.loads(line))
-                whole += len(line)
+    def __init__(self, path: Path, *, sync: bool = False):
+        """Opens or creates it; with `sync` a line that was added outlives a power failure too."""
+        self._lock, self._sync = threading.Lock(), sync
+        self.entries, whole = read_lines(path)
         self._file = open(path, "ab")  # noqa: SIM115
         self._file.truncate(whole)
 
@@ -80,15 +96,43 @@ class Journal:
         with self._lock:
             self._file.write(json.dumps(entry).encode() + b"\n")
             self._file.flush()
+            if self._sync:
+                os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Removes a directory, if it is there."""
     with suppress(FileNotFoundError):
         shutil.rmtree(path)
+
+
+def _replaced(final: Path) -> Path:
+    """Where what is replaced stands between the two renames of `put_in_place`."""
+    return final.with_name(f".{final.name}.replaced")
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Renames a finished directory; `clear_replaced` removes what stood there."""
+    if final.exists():
+        final.rename(_replaced(final))
+    partial.rename(final)
+
+
+def clear_replaced(final: Path) -> None:
+    """After `put_in_place`, or before the next one if the process died within it.
+
+    What stood at `final` is removed, or put back if nothing took its place.
+    """
+    old = _replaced(final)
+    if old.exists():
+        if final.exists():
+            remove(old)
+        else:
+            old.rename(final)
 
 
 class AtomicDirectory:
@@ -115,19 +159,17 @@ class AtomicDirectory:
     def __init__(self, final: Path, *, partial: Path, resume_key: str | None = None):
         self.final, self.partial = final, partial
         self.notes = partial / ".resume"
-        # Stands there only between the two renames of `commit`.
-        self._replaced = final.with_name(f".{final.name}.replaced")
         self._resumable = resume_key is not None
         try:
             partial.parent.mkdir(parents=True, exist_ok=True)
             existed = partial.exists()
             partial.mkdir(exist_ok=True)
-            self._lock = lock_directory(partial, wait=False)
+            self._lock = lock(partial, wait=False)
             if self._lock is not None and not os.path.samestat(
                 os.fstat(self._lock), os.stat(partial)
             ):
                 raise BlockingIOError
-            self._recover()
+            clear_replaced(final)
             self.resumed = self._resumable and self._read_key() == resume_key
             self.removed_stale = existed and not self.resumed
             if not self.resumed:
@@ -154,28 +196,19 @@ class AtomicDirectory:
 
     def _clear(self) -> None:
         # The key goes first: what a death in between leaves belongs to no run.
-        _remove(self.notes)
+        remove(self.notes)
         for entry in list(self.partial.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
 
-    def _recover(self) -> None:
-        if self._replaced.exists():
-            if self.final.exists():
-                _remove(self._replaced)
-            else:
-                self._replaced.rename(self.final)
-
     def commit(self) -> None:
         """Puts the directory in its place; what stood there is removed."""
-        if self.final.exists():
-            self.final.rename(self._replaced)
-        self.partial.rename(self.final)
-        _remove(self.final / self.notes.name)
+        put_in_place(self.partial, self.final)
+        remove(self.final / self.notes.name)
         self._unlock()
-        _remove(self._replaced)
+        clear_replaced(self.final)
 
     def abandon(self) -> None:
         """Removes what was written, or with a resume key leaves it to the next run.
@@ -183,9 +216,9 @@ class AtomicDirectory:
         What stands at `final` is untouched.
         """
         if not self._resumable:
-            _remove(self.partial)
+            remove(self.partial)
         self._unlock()
 
     def _unlock(self) -> None:
-        unlock_directory(self._lock)
+        unlock(self._lock)
         self._lock = None

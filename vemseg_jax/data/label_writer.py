@@ -7,11 +7,11 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from vemseg_jax.data import ome
-from vemseg_jax.data.atomic import AtomicDirectory, lock_directory, unlock_directory
-from vemseg_jax.data.preprocessing import FACTOR, downsample_label
+from vemseg_jax.data.atomic import AtomicDirectory, lock, unlock
+from vemseg_jax.data.label_layout import EXTRA, EXTRA_STEP, LabelLayout
+from vemseg_jax.data.preprocessing import downsample_label
 from vemseg_jax.data.volume import (
     FULL,
     IGNORE,
@@ -20,17 +20,12 @@ from vemseg_jax.data.volume import (
     TRAINING,
     UNLABELLED,
     Volume,
-    array_path,
-    create_array,
     open_volume,
-    plane_shape,
     write_plane,
 )
 from vemseg_jax.errors import InputError
 
-ANNOTATION, PREDICTION = "annotation", "prediction"
-# A coarse last level of labels that lack one, so that they have as many as the image.
-_EXTRA = "2"
+ANNOTATION, PREDICTION, PROBABILITY = "annotation", "prediction", "probability"
 _LABEL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -61,33 +56,14 @@ class LabelWriter:
         reopen: bool = False,
     ):
         self._directory, self._name, self._atomic = directory, name, atomic
-        self._shape, self._voxel_size, self._downsample = shape, voxel_size, downsample
-        self.levels = tuple(level for level in (FULL, TRAINING) if level in levels)
-        if downsample == 1:
-            self.levels = (FULL, TRAINING)
-        self._paths = {level: array_path(level, downsample) for level in self.levels}
-        self._written: dict[str, set[int]] = {path: set() for path in self._paths.values()}
-        self.attributes = {**attributes, "kind": kind, "levels": list(self.levels)}
-        self._fill_value, self._reopen = fill_value, reopen
-        self._arrays = {
-            path: self._create(path, plane_shape(shape, level, downsample))
-            for path, level in {path: level for level, path in self._paths.items()}.items()
-        }
-        self._extra_step = 2 if len(self._arrays) == 1 and downsample != 1 else None
-        if self._extra_step:
-            h, w = plane_shape(shape, self.levels[0], downsample)
-            self._arrays[_EXTRA] = self._create(_EXTRA, (-(-h // 2), -(-w // 2)))
-
-    def _create(self, path: str, plane: tuple[int, int]) -> ts.TensorStore:
-        shape = (self._shape[0], *plane)
-        dtype = np.dtype(np.uint8)
-        return create_array(
-            self._directory / path,
-            shape=shape,
-            dtype=dtype,
-            fill_value=self._fill_value,
-            reopen=self._reopen,
+        self._layout = LabelLayout.of(
+            levels, shape=shape, voxel_size=voxel_size, downsample=downsample
         )
+        self.levels = self._layout.levels
+        self._paths = self._layout.paths
+        self._written: dict[str, set[int]] = {path: set() for path in self._paths.values()}
+        self.attributes = {**attributes, "kind": kind}
+        self._arrays = self._layout.create(directory, fill_value=fill_value, reopen=reopen)
 
     def keep(self, z: int) -> None:
         """Counts slice `z` as written: an interrupted run wrote it at every level."""
@@ -98,7 +74,8 @@ class LabelWriter:
         """Writes slice `z` at `level`: `plane` `[h, w]` uint8, 0, 1 or 255 (unlabelled)."""
         if level not in self._paths:
             raise ValueError(f"label {self._name!r} is written at {self.levels}, not at {level!r}")
-        expected = plane_shape(self._shape, level, self._downsample)
+        path = self._paths[level]
+        expected = self._layout.planes[path]
         if plane.shape != expected or plane.dtype not in (np.uint8, np.bool_):
             raise ValueError(
                 f"label {self._name!r}, slice {z}: {plane.dtype} {plane.shape} given, uint8"
@@ -107,10 +84,9 @@ class LabelWriter:
         plane = plane.astype(np.uint8, copy=False)
         if not ((plane <= 1) | (plane == UNLABELLED)).all():
             raise ValueError(f"label {self._name!r}, slice {z}: values other than 0, 1 and 255")
-        path = self._paths[level]
         write_plane(self._arrays[path], z, plane)
-        if self._extra_step:
-            write_plane(self._arrays[_EXTRA], z, plane[::2, ::2])
+        if self._layout.has_extra:
+            write_plane(self._arrays[EXTRA], z, plane[::EXTRA_STEP, ::EXTRA_STEP])
         self._written[path].add(int(z))
 
     def write_mask(self, z: int, mask: np.ndarray) -> None:
@@ -131,16 +107,8 @@ class LabelWriter:
         first, *others = self._written.values()
         if any(slices != first for slices in others):
             raise ValueError(f"label {self._name!r}: levels with different slices written")
-        levels = []
-        for path in self._written:
-            levels.append((path, 1, 0.0) if path == "0" else (path, FACTOR, 1.5))
-        if self._extra_step:
-            _, factor, position = levels[-1]
-            levels.append((_EXTRA, 2 * factor, position))
-        metadata = ome.multiscales(self._name, voxel_size=self._voxel_size, levels=levels)
-        metadata["image-label"] = ome.image_label(self._name)
         info = {**self.attributes, "labelled_slices": sorted(first)}
-        ome.write_group(self._directory, {"ome": metadata, "vemseg": info})
+        self._layout.write_group(self._directory, self._name, info)
         if self._atomic is not None:
             self._atomic.commit()
             list_labels(self._atomic.final.parent)
@@ -170,7 +138,7 @@ class LabelWriter:
 
 def list_labels(directory: Path) -> None:
     """Rewrites the list of labels from the complete label images in `directory`."""
-    lock = lock_directory(directory, wait=True)
+    taken = lock(directory, wait=True)
     try:
         names = sorted(
             entry.name
@@ -180,7 +148,7 @@ def list_labels(directory: Path) -> None:
         if names:
             ome.write_group(directory, {"ome": {"version": "0.5", "labels": names}})
     finally:
-        unlock_directory(lock)
+        unlock(taken)
 
 
 def check_label_name(name: str, kind: str) -> None:

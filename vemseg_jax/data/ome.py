@@ -51,19 +51,25 @@ def multiscales(
     return image.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def image_label(name: str) -> dict[str, Any]:
+def image_label(name: str, *, shades: bool = False) -> dict[str, Any]:
     """The "image-label" entry of a label's "ome": what its values are, their colours, the image.
 
     0 and 255 are transparent; 1 has a colour of the label's name, a prediction that of its
-    structure.
+    structure. With `shades`, of probabilities, the colour grows denser up to 255.
     """
-    structure = name.removesuffix("_pred")
+    structure = name
+    for suffix in ("_pred", "_prob", "_disagreement"):
+        structure = structure.removesuffix(suffix)
     colour = _USUAL.get(structure) or PALETTE[zlib.crc32(structure.encode()) % len(PALETTE)]
-    values = {0: ("background", _CLEAR), 1: (structure, colour), 255: ("unlabelled", _CLEAR)}
+    if shades:
+        r, g, b, opacity = colour
+        named = {v: (f"{v / 255:.3f}", (r, g, b, v * opacity // 255)) for v in range(256)}
+    else:
+        named = {0: ("background", _CLEAR), 1: (structure, colour), 255: ("unlabelled", _CLEAR)}
     return {
         "version": "0.5",
-        "colors": [{"label-value": v, "rgba": list(rgba)} for v, (_, rgba) in values.items()],
-        "properties": [{"label-value": v, "name": text} for v, (text, _) in values.items()],
+        "colors": [{"label-value": v, "rgba": list(rgba)} for v, (_, rgba) in named.items()],
+        "properties": [{"label-value": v, "name": text} for v, (text, _) in named.items()],
         "source": {"image": "../../"},
     }
 

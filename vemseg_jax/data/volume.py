@@ -60,13 +60,16 @@ def create_array(
     dtype: np.dtype,
     fill_value: int,
     reopen: bool = False,
+    part: tuple[int, int] | None = None,
 ) -> ts.TensorStore:
     """Creates a sharded Zarr 3 array `[z, y, x]`, one slice a shard, chunks of 512 x 512.
 
     With `reopen` one that is there already, with the same metadata, is opened with its content.
+    With `part` (h, w), multiples of 512 where smaller than a slice, shards are no larger.
     """
     chunk = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
-    shard = [n * -(-size // n) for size, n in zip((1, *shape[1:]), chunk, strict=True)]
+    most = (1, *(min(*sizes) for sizes in zip(part or shape[1:], shape[1:], strict=True)))
+    shard = [n * -(-size // n) for size, n in zip(most, chunk, strict=True)]
     little = {"name": "bytes", "configuration": {"endian": "little"}}
     sharding = {
         "chunk_shape": chunk,

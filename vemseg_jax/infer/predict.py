@@ -1,105 +1,60 @@
-"""Segments the slices of a volume with a trained network."""
+"""Segments the slices of a volume with a trained network, whole or saying what is missing."""
 
 import contextlib
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import jax
-import numpy as np
-
-from vemseg_jax.data.label_writer import LabelWriter, create_label
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, TRAINING, Volume, open_volume
+from vemseg_jax.config import differences
+from vemseg_jax.data.atomic import clear_replaced, lock, put_in_place, unlock, write_json
+from vemseg_jax.data.label_writer import check_label_name, list_labels
+from vemseg_jax.data.volume import LABELS
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer import tiling
-from vemseg_jax.infer.predictor import WINDOW, Method, describe, enlarge, make_predictor
-from vemseg_jax.infer.trained import Description, Trained, load_trained
-from vemseg_jax.models.registry import is_exclusive, model_name
+from vemseg_jax.infer import ledger
+from vemseg_jax.infer.engines import Engine, Outcome, run
+from vemseg_jax.infer.outputs import Output, OutputError, final_directory, partial_directory
+from vemseg_jax.infer.work import Job, PredictOptions, Work
 from vemseg_jax.progress import track
 
-PIXEL_TOLERANCE = 0.2
-SUFFIX = "_pred"
-# Slices that are predicted together hold about so many pixels.
-BLOCK_PIXELS = 2**21
-# Slices of masks that wait to be written.
-MOST_WAITING = 8
+__all__ = ["Engine", "Job", "PredictOptions", "Sharing", "predict_volume"]
+
+# Names of the longer parts are enough to tell what differs.
+_LONG_PARTS = ("grid", "network", "normalization")
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """How to predict.
+class Sharing:
+    """Which of the blocks this process does: every `num_shards`th from number `shard` on."""
+
+    shard: int = 0
+    num_shards: int = 1
+
+    def check(self) -> None:
+        """Raises InputError for numbers that do not fit."""
+        if self.num_shards < 1 or not 0 <= self.shard < self.num_shards:
+            raise InputError(
+                f"--shard={self.shard} --num_shards={self.num_shards}: shards count from 0 to"
+                " num_shards - 1"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a prediction came to.
 
     Attributes:
-      resolution: "training", or "full" for full resolution (with the training scale made from
-        it by the rule for labels).
-      batch_size: windows per call of the network.
-      suffix: added to a structure's name for the result.
-      overwrite: replace an existing result.
-      prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
-      method: how slices pass through the network.
+      names: of the label images.
+      complete: whether they are all there.
+      failed: message by number of the block, of those that this process could not do.
+      left: blocks that other shards have not done yet.
     """
 
-    resolution: str = TRAINING
-    batch_size: int = 8
-    suffix: str = SUFFIX
-    overwrite: bool = False
-    prediction: str | None = None
-    method: Method = dataclasses.field(default_factory=Method)
-
-
-def check_volume(volume: Volume, description: Description) -> None:
-    """Refuses a volume whose pixels at training scale are not those the network learned."""
-    found = [size * volume.downsample for size in volume.voxel_size[1:]]
-    learned = [size * description.downsample for size in description.voxel_size[1:]]
-    if any(abs(a - b) > PIXEL_TOLERANCE * b for a, b in zip(found, learned, strict=True)):
-        raise InputError(
-            f"{volume.path} has training-scale pixels of {found[0]:g} x {found[1]:g} nm "
-            f"(downsample {volume.downsample}), but the network learned pixels of "
-            f"{learned[0]:g} x {learned[1]:g} nm; convert with a --voxel_size and --downsample "
-            f"that bring them within {100 * PIXEL_TOLERANCE:.0f} %"
-        )
-
-
-def _predicting(trained: Trained, prediction: str | None) -> Trained:
-    """The pair with another choice of what it predicts, where one was made."""
-    if prediction is None:
-        return trained
-    if trained.description.networks == 1:
-        raise InputError(
-            f"--prediction={prediction} chooses between two networks, but {trained.workdir} "
-            "trained one; leave it out"
-        )
-    description = dataclasses.replace(trained.description, prediction=prediction)
-    return dataclasses.replace(trained, description=description)
-
-
-def _attributes(
-    trained: Trained, volume: Volume, structure: str, slices: Sequence[int], method: Method
-) -> dict:
-    description = trained.description
-    # Slice numbers of another volume mean nothing here.
-    same = description.fingerprint == volume.fingerprint
-    return {
-        "structure": structure,
-        "labelled_slices": list(slices),
-        "training_slices": list(description.train_slices) if same else [],
-        "validation_slices": list(description.val_slices) if same else [],
-        "training_volume": description.volume,
-        "model": model_name(description.model),
-        "prediction": description.prediction if description.networks == 2 else "single",
-        "checkpoint": f"{trained.workdir} {trained.which} step {trained.step}",
-        "method": describe(method, trained),
-    }
-
-
-def _chosen(volume: Volume, slices: Sequence[int]) -> list[int]:
-    depth = volume.shape[0]
-    if outside := [z for z in slices if not 0 <= z < depth]:
-        raise InputError(f"--slices names {outside}; {volume.path} has slices 0 to {depth - 1}")
-    return sorted(set(slices)) if slices else list(range(depth))
+    names: list[str]
+    complete: bool
+    failed: dict[int, str]
+    left: int
 
 
 def predict_volume(
@@ -108,12 +63,17 @@ def predict_volume(
     *,
     which: str | None = None,
     slices: Sequence[int] = (),
-    options: PredictOptions = PredictOptions(),
-) -> list[str]:
+    options: PredictOptions | None = None,
+    overwrite: bool = False,
+    engine: Engine | None = None,
+    sharing: Sharing | None = None,
+) -> Result:
     """Segments slices and stores each structure as a label image of the volume.
 
-    Slices pass through the network by `options.method`, a few at a time, and pixels whose mean
-    probability is `> 0.5` are the structure. A run that dies leaves no label behind.
+    Pixels whose mean probability is `> 0.5` are the structure. Slices are predicted block by
+    block, and a ledger records each one once it is on disk: a prediction that was interrupted
+    goes on where it stopped when it is started again, and appears in the volume when no block is
+    missing.
 
     Args:
       volume_path: a converted volume.
@@ -121,111 +81,228 @@ def predict_volume(
       which: its "best" or "latest" checkpoint; None takes the best if there is one.
       slices: z to predict; empty for all.
       options: see `PredictOptions`.
-
-    Returns:
-      The names of the label images written, such as `nuclei_pred`.
+      overwrite: replace a result of the same name, complete or not, that follows from something
+        else; a complete one of the same prediction is made anew.
+      engine: who works.
+      sharing: which blocks are this process's.
 
     Raises:
       InputError: anything that does not fit; see the message.
     """
-    options.method.check()
-    volume = open_volume(volume_path)
-    trained = _predicting(load_trained(workdir, which), options.prediction)
-    check_volume(volume, trained.description)
-    chosen = _chosen(volume, slices)
-    full = options.resolution == FULL and volume.downsample != 1
-    # The reference's windows are cut at full resolution; whole slices pass at training scale.
-    level = FULL if full and options.method.name == WINDOW else TRAINING
-    predict = make_predictor(
-        trained,
-        options.method,
-        shape=volume.plane_shape(level),
-        scale=volume.downsample if level == FULL else 1,
-        dtype_max=volume.dtype_max,
-        batch_size=options.batch_size,
+    engine, sharing = engine or Engine(), sharing or Sharing()
+    engine.check()
+    sharing.check()
+    if overwrite and sharing.num_shards > 1:
+        raise InputError(
+            "--overwrite does not go with --num_shards: one shard would remove what another has"
+            " just written; choose another --suffix"
+        )
+    work = Work(Job(volume_path, workdir, which, tuple(slices), options or PredictOptions()))
+    print(f"method      {work.parts['method']}")
+    names = [output.name for output in work.outputs]
+    open_ones = _begin(work, overwrite=overwrite)
+    if not open_ones:
+        return Result(names, True, {}, 0)
+    todo = _missing(work, open_ones)
+    mine = [number for number in todo if number % sharing.num_shards == sharing.shard]
+    print(
+        f"blocks      {len(work.grid)}, finished {len(work.grid) - len(todo)}"
+        + (f", of this shard left {len(mine)}" if sharing.num_shards > 1 else "")
     )
-    print(f"method      {describe(options.method, trained)}")
+    failed = _work_off(work, open_ones, mine, engine, sharing) if mine else {}
+    left = _missing(work, open_ones)
+    if not left:
+        _finish(work, open_ones)
+    return Result(names, not left, failed, len([n for n in left if n not in failed]))
 
-    @jax.jit
-    def decide(prob: jax.Array) -> jax.Array:
-        if full and level == TRAINING:
-            prob = enlarge(prob, volume.shape[1:])
-        return tiling.structure_masks(prob, exclusive=exclusive)
 
-    structures = trained.description.structures
-    exclusive = is_exclusive(trained.description.model)
-    names = [structure + options.suffix for structure in structures]
+def _work_off(
+    work: Work, open_ones: Sequence[Output], mine: Sequence[int], engine: Engine, sharing: Sharing
+) -> dict[int, str]:
+    """Predicts blocks and records them; what failed, by number."""
+    failed: dict[int, str] = {}
     with contextlib.ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                create_label(
-                    volume,
-                    name,
-                    levels=(FULL, TRAINING) if full else (TRAINING,),
-                    kind="prediction",
-                    attributes=_attributes(trained, volume, structure, chosen, options.method),
-                    overwrite=options.overwrite,
+        ledgers = {
+            output.name: stack.enter_context(
+                ledger.LedgerWriter(
+                    partial_directory(work.volume.path, output.name),
+                    shard=sharing.shard,
+                    num_shards=sharing.num_shards,
                 )
             )
-            for name, structure in zip(names, structures, strict=True)
-        ]
-        blocks = _blocks(volume, level, chosen)
-        with ThreadPoolExecutor(len(writers)) as pool:
-            written: deque[Future] = deque()
-            for z, mask in track(
-                _masks(blocks, lambda planes: decide(predict(planes))),
-                total=len(chosen),
-                what="predicting",
-                unit="slice",
-            ):
-                written += [
-                    pool.submit(_write, writer, z, mask[..., channel], full=full)
-                    for channel, writer in enumerate(writers)
-                ]
-                while len(written) > MOST_WAITING:
-                    written.popleft().result()
-            for future in written:
-                future.result()
-    return names
+            for output in open_ones
+        }
+        try:
+            outcomes = run(engine, work, mine)
+            for outcome in track(outcomes, total=len(mine), what="predicting", unit="block"):
+                _record(outcome, ledgers, failed)
+        except OutputError as error:
+            raise _disk_error(work, open_ones, error) from error
+    return failed
 
 
-def _blocks(
-    volume: Volume, level: str, slices: Sequence[int]
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Slices read ahead, some at a time: `z` and `[s, h, w]`."""
-    h, w = volume.plane_shape(level)
-    size = max(1, BLOCK_PIXELS // (h * w))
-    zs: list[int] = []
-    planes: list[np.ndarray] = []
-    for z, (plane,) in read_slices([volume.image(level)], slices):
-        zs.append(z)
-        planes.append(plane)
-        if len(zs) == size:
-            yield zs, np.stack(planes)
-            zs, planes = [], []
-    if zs:
-        yield zs, np.stack(planes)
+def _record(
+    outcome: Outcome, ledgers: dict[str, ledger.LedgerWriter], failed: dict[int, str]
+) -> None:
+    if outcome.checksums is None:
+        failed[outcome.number] = outcome.error or "unknown"
+        return
+    for name, writer in ledgers.items():
+        writer.add(outcome.number, outcome.checksums[name])
 
 
-def _masks(
-    blocks: Iterable[tuple[list[int], np.ndarray]], run: Callable[[np.ndarray], jax.Array]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Masks slice by slice, `[h, w, structures]`; the next block runs while one is taken over."""
-    waiting: deque[tuple[list[int], jax.Array]] = deque()
-    for zs, planes in blocks:
-        waiting.append((zs, run(planes)))
-        if len(waiting) > 1:
-            yield from zip(*_fetched(waiting.popleft()), strict=True)
-    for block in waiting:
-        yield from zip(*_fetched(block), strict=True)
+def _missing(work: Work, open_ones: Sequence[Output]) -> list[int]:
+    """Blocks that some label image lacks."""
+    lacking: set[int] = set()
+    for output in open_ones:
+        partial = partial_directory(work.volume.path, output.name)
+        if partial.exists():
+            lacking.update(ledger.missing(partial))
+        # Otherwise another shard has just put it in its place.
+    return sorted(lacking)
 
 
-def _fetched(block: tuple[list[int], jax.Array]) -> tuple[list[int], np.ndarray]:
-    return block[0], np.asarray(block[1])
+def _begin(work: Work, *, overwrite: bool) -> list[Output]:
+    """Prepares what is to be written; the label images that are not complete yet.
+
+    Raises:
+      InputError: something else stands there, or nothing can be written.
+    """
+    labels = work.volume.path / LABELS
+    try:
+        labels.mkdir(exist_ok=True)
+        taken = lock(labels, wait=True)
+    except OSError as error:
+        raise _unwritable(labels, error) from error
+    try:
+        open_ones, stale = _open_outputs(work, overwrite=overwrite)
+        for partial in stale:
+            ledger.discard(partial)
+        for output in open_ones:
+            clear_replaced(final_directory(work.volume.path, output.name))
+            ledger.write_header(partial_directory(work.volume.path, output.name), work.parts)
+            work.writer(output)
+    except OSError as error:
+        raise _unwritable(labels, error) from error
+    finally:
+        unlock(taken)
+    return open_ones
 
 
-def _write(writer: LabelWriter, z: int, mask: np.ndarray, *, full: bool) -> None:
-    if full:
-        writer.write_mask(z, mask)
-    else:
-        writer.write(z, TRAINING, mask)
+def _unwritable(labels: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{labels}: cannot be written ({error.strerror or error}); predictions go into the volume:"
+        " make it writable, or copy it to where there is room"
+    )
+
+
+def _open_outputs(work: Work, *, overwrite: bool) -> tuple[list[Output], list[Path]]:
+    """Label images that are not complete, and what is to be removed for them."""
+    path = work.volume.path
+    partials = {o.name: partial_directory(path, o.name) for o in work.outputs}
+    headers = {name: ledger.read_header(partial) for name, partial in partials.items()}
+    mine = {
+        name: header is not None and header["fingerprint"] == work.fingerprint
+        for name, header in headers.items()
+    }
+    open_ones, stale = [], []
+    for output in work.outputs:
+        check_label_name(output.name, output.kind)
+        partial, header = partials[output.name], headers[output.name]
+        if not mine[output.name]:
+            if header is not None and not overwrite:
+                raise InputError(
+                    f"{partial}: an unfinished prediction from something else"
+                    f" ({_differing(header['parts'], work.parts)}); start it as it was to finish"
+                    " it, give --overwrite to remove it, or choose another --suffix"
+                )
+            # A run that was interrupted may have finished some of its label images.
+            if _is_done(work, output, overwrite=overwrite, resumed=any(mine.values())):
+                continue
+            if partial.exists():
+                stale.append(partial)
+        open_ones.append(output)
+    return open_ones, stale
+
+
+def _is_done(work: Work, output: Output, *, overwrite: bool, resumed: bool) -> bool:
+    """Whether the label image stands there complete, from this very prediction.
+
+    Raises:
+      InputError: another one stands there and is not to be replaced.
+    """
+    final = final_directory(work.volume.path, output.name)
+    if not final.exists():
+        return False
+    listed = output.name in work.volume.label_names
+    kind = work.volume.label_info(output.name).get("kind") if listed else "unlisted"
+    if kind != output.kind:
+        raise InputError(
+            f"{final}: a label of kind {kind!r} has this name; choose another --suffix for the"
+            f" {output.kind}"
+        )
+    header = ledger.read_header(final)
+    same = header is not None and header["fingerprint"] == work.fingerprint
+    if same and (resumed or not overwrite):
+        print(f"complete    {output.name}, nothing to do")
+        return True
+    if overwrite:
+        return False
+    found = f" from something else ({_differing(header['parts'], work.parts)})" if header else ""
+    raise InputError(f"{final}: exists already{found}; give --overwrite to replace it")
+
+
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """In a few words, in what two predictions differ."""
+    names = [name for name in {**found, **wanted} if found.get(name) != wanted.get(name)]
+    short = [name for name in names if name not in _LONG_PARTS]
+    texts = differences(
+        {name: found.get(name) for name in short}, {name: wanted.get(name) for name in short}
+    )
+    return ", ".join([*texts, *(f"another {name}" for name in names if name in _LONG_PARTS)])
+
+
+def _disk_error(work: Work, open_ones: Sequence[Output], error: OutputError) -> InputError:
+    """What to free so that the rest fits, from what the finished blocks take."""
+    path = work.volume.path
+    missing = _missing(work, open_ones)
+    finished = len(work.grid) - len(missing)
+    text = f"{error}. {finished} of {len(work.grid)} blocks are finished and stay"
+    if finished:
+        used = sum(
+            file.stat().st_size
+            for output in open_ones
+            for file in partial_directory(path, output.name).rglob("*")
+            if file.is_file()
+        )
+        need, free = used / finished * len(missing), shutil.disk_usage(path).free
+        text += f"; the others take about {_megabytes(need)}, {_megabytes(free)} are free"
+    return InputError(f"{text}; make room on the disk of {path} and start again")
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _finish(work: Work, open_ones: Sequence[Output]) -> None:
+    """Puts complete label images in their place; several shards may come here at once."""
+    labels = work.volume.path / LABELS
+    for output in open_ones:
+        partial = partial_directory(work.volume.path, output.name)
+        taken = lock(labels, wait=True)
+        try:
+            if not partial.exists():
+                continue
+            # A writer that was killed leaves the lock of what it wrote.
+            for stale in partial.rglob("*.__lock"):
+                stale.unlink()
+            work.layout.write_group(
+                partial, output.name, work.attributes(output), shades=output.is_shaded
+            )
+            complete = {"fingerprint": work.fingerprint, "blocks": len(work.grid)}
+            write_json(partial / ledger.COMPLETE, complete)
+            put_in_place(partial, final_directory(work.volume.path, output.name))
+            clear_replaced(final_directory(work.volume.path, output.name))
+        finally:
+            unlock(taken)
+    list_labels(labels)

@@ -8,31 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vemseg_jax.infer.windows import WindowPlan
-from vemseg_jax.resize import resize_bilinear
+from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.infer.windows import Box, Lines, WindowPlan
+from vemseg_jax.resize import enlarge, shrink
 
 Forward = Callable[[jax.Array], jax.Array]
-
-
-def window_forward(apply: Forward, *, input_size: int) -> Forward:
-    """Wraps a network so that windows are resized to `input_size` and its output back.
-
-    `apply` maps `[b, input_size, input_size, 1]` to probabilities of that size. Windows that
-    have the size already pass unchanged.
-    """
-
-    def forward(windows: jax.Array) -> jax.Array:
-        size = windows.shape[1]
-        if size == input_size:
-            return apply(windows)
-        small = resize_bilinear(windows, (input_size, input_size))
-        return resize_bilinear(apply(small), (size, size))
-
-    return forward
+# Axes of `[b, h, w, c]` that are mirrored.
+FLIPS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))
 
 
 def make_forward(
-    model_apply: Callable, variables: dict, *, input_size: int | None = None
+    model_apply: Callable, variables: dict, *, flips: bool = False, scale: int = 1
 ) -> Forward:
     """Jits a network in eval mode as the `forward` of `predict_planes`.
 
@@ -41,20 +27,34 @@ def make_forward(
     Args:
       model_apply: the network's `apply`.
       variables: its weights.
-      input_size: side of its input, to which windows are resized; None passes them as they are.
+      flips: averages over each window and its three mirror images.
+      scale: what comes out is enlarged by so much, each window by itself, as the reference does.
     """
 
     @jax.jit
     def run(weights: dict, windows: jax.Array) -> jax.Array:
-        def apply(x: jax.Array) -> jax.Array:
-            return model_apply(weights, x, train=False)["prob"]
-
-        if input_size is None:
-            return apply(windows)
-        return window_forward(apply, input_size=input_size)(windows)
+        total = None
+        for axes in FLIPS if flips else FLIPS[:1]:
+            prob = model_apply(weights, jnp.flip(windows, axes), train=False)["prob"]
+            prob = jnp.flip(prob, axes)
+            total = prob if total is None else total + prob
+        assert total is not None
+        mean = total / len(FLIPS) if flips else total
+        if scale == 1:
+            return mean
+        return enlarge(mean, scale, (scale * mean.shape[1], scale * mean.shape[2]))
 
     weights = jax.tree.map(jnp.asarray, variables)
     return lambda windows: run(weights, windows)
+
+
+@functools.partial(jax.jit, static_argnames=("normalization", "scale"))
+def _prepare(planes: jax.Array, normalization: Normalization | None, scale: int) -> jax.Array:
+    """Raw slices `[s, h, w]` to what the windows are cut from, `[s, h / scale, w / scale]`."""
+    images = planes.astype(jnp.float32)
+    if normalization is not None:
+        images = normalization(images)
+    return images if scale == 1 else shrink(images, scale)
 
 
 @functools.partial(jax.jit, static_argnames="kernel")
@@ -83,27 +83,40 @@ def _add(
     return total
 
 
-@jax.jit
-def _mean(total: jax.Array, weights: jax.Array) -> jax.Array:
-    return total / weights[..., None]
+@functools.partial(jax.jit, static_argnames="inner")
+def _mean(total: jax.Array, sums: Lines, inner: Box) -> jax.Array:
+    (y0, y1), (x0, x1) = inner
+    weights = sums[0][y0:y1, None] * sums[1][x0:x1]
+    return total[:, y0:y1, x0:x1] / weights[..., None]
 
 
 def predict_planes(
-    forward: Forward, images: np.ndarray, *, plan: WindowPlan, batch_size: int
+    forward: Forward,
+    images: np.ndarray,
+    *,
+    plan: WindowPlan,
+    batch_size: int,
+    normalization: Normalization | None = None,
+    scale: int = 1,
 ) -> jax.Array:
-    """Averages the probabilities of all windows over some slices.
+    """Averages the probabilities of all windows over a box of some slices.
 
     Args:
-      forward: maps `[batch_size, *kernel, 1]` float32 to `[batch_size, *kernel, c]`.
-      images: `[s, h, w]` float32, normalised.
-      plan: the windows, made for this shape.
+      forward: maps `[batch_size, h, w, 1]` float32 to `[batch_size, *kernel, c]`.
+      images: `[s, h, w]`, the plan's `source` of each slice, any type.
+      plan: the windows.
       batch_size: windows per call, of one slice or of several; the last batch is filled up so
         that one shape is compiled.
+      normalization: of the grey values; None if `images` are normalised.
+      scale: pixels of `images` per pixel that `forward` takes, in each axis. Slices are shrunk
+        once, not window by window; kernel and stride must be multiples of it.
 
     Returns:
-      `[s, h, w, c]` float32 mean probabilities, on the device.
+      `[s, h, w, c]` float32 mean probabilities of the plan's box, on the device.
     """
-    padded = jnp.asarray(np.pad(images, ((0, 0), *plan.padding), mode="reflect"))
+    padded = np.pad(images, ((0, 0), *plan.padding), mode="reflect")
+    planes = _prepare(padded, normalization, scale)
+    kernel = (plan.kernel[0] // scale, plan.kernel[1] // scale)
     count = len(plan.corners)
     index = np.zeros((len(images) * count, 3), np.int32)
     index[:, 0] = np.repeat(np.arange(len(images)), count)
@@ -113,15 +126,12 @@ def predict_planes(
         chosen = index[start : start + batch_size]
         counts = (np.arange(batch_size) < len(chosen)).astype(np.float32)
         chosen = np.resize(chosen, (batch_size, 3))
-        prob = forward(_cut(padded, chosen, plan.kernel))
+        prob = forward(_cut(planes, chosen // np.array((1, scale, scale), np.int32), kernel))
         if total is None:
             total = jnp.zeros((len(images), *plan.shape, prob.shape[-1]), jnp.float32)
         total = _add(total, prob, chosen, weight, counts)
     assert total is not None
-    (top, _), (left, _) = plan.padding
-    h, w = images.shape[1:]
-    inner = np.s_[top : top + h, left : left + w]
-    return _mean(total[:, inner[0], inner[1]], jnp.asarray(plan.total[inner]))
+    return _mean(total, plan.sums, plan.inner)
 
 
 def to_mask(prob: jax.Array, *, exclusive: bool = False) -> jax.Array:

@@ -68,11 +68,13 @@ class Description:
         return cls(**values)
 
 
-def prediction_apply(model: nn.Module, description: Description) -> Callable[..., Any]:
-    """The `apply` for inference: of the network, or of what predicts of two."""
+def prediction_apply(
+    model: nn.Module, description: Description, *, both: bool = False
+) -> Callable[..., Any]:
+    """The `apply` for inference: of the network, of what predicts of two, or of both."""
     if description.networks == 1:
         return model.apply
-    return pair.make_apply(model, description.prediction)
+    return pair.make_apply(model, pair.BOTH if both else description.prediction)
 
 
 @dataclasses.dataclass(frozen=True)

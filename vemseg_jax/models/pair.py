@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Tree = Any
+FIRST, SECOND, MEAN, BOTH = "first", "second", "mean", "both"
 
 
 def network(pair: Tree, number: int) -> Tree:
@@ -25,14 +26,33 @@ def make_apply(model: nn.Module, prediction: str) -> Callable[..., dict[str, jax
 
     Args:
       model: the network.
-      prediction: "first", "second" or "mean".
+      prediction: "first", "second", "mean", or "both": the channels of the first, then those of
+        the second.
     """
-    numbers = {"first": (0,), "second": (1,), "mean": (0, 1)}[prediction]
+    numbers = {FIRST: (0,), SECOND: (1,), MEAN: (0, 1), BOTH: (0, 1)}[prediction]
 
     def apply(variables: Tree, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
         outputs: list[Any] = [
             model.apply(network(variables, number), image, train=train) for number in numbers
         ]
-        return {"prob": jnp.mean(jnp.stack([each["prob"] for each in outputs]), 0)}
+        probs = [each["prob"] for each in outputs]
+        if prediction == BOTH:
+            return {"prob": jnp.concatenate(probs, -1)}
+        return {"prob": jnp.mean(jnp.stack(probs), 0)}
 
     return apply
+
+
+def choose(both: jax.Array, prediction: str) -> tuple[jax.Array, jax.Array]:
+    """What "first", "second" or "mean" predicts, and how far the networks disagree.
+
+    Args:
+      both: `[..., 2c]`, channels of the first and of the second network.
+      prediction: which of them.
+
+    Returns:
+      Two arrays `[..., c]`: probability, and the absolute difference of the two.
+    """
+    first, second = jnp.split(both, 2, -1)
+    prob = {FIRST: first, SECOND: second, MEAN: (first + second) / 2}[prediction]
+    return prob, jnp.abs(first - second)

@@ -58,7 +58,7 @@ def make_validator(
       normalization: of the grey values.
       exclusive: whether the network's classes exclude each other, background first.
     """
-    plan = plan_windows(size, kernel=crop_size, stride=crop_size // STRIDE_SHARE)
+    plan = plan_windows(size, kernel=crop_size, stride=crop_size // STRIDE_SHARE).over()
     batch_size = min(batch_size, len(plan.corners))
     run = jax.jit(lambda variables, x: model_apply(variables, x, train=False)["prob"])
 
@@ -66,9 +66,12 @@ def make_validator(
         totals = {name: DiceAccumulator() for name in structures}
         soft = np.zeros((2, len(structures)))
         for plane, label in slices():
-            image = normalization(plane.astype(np.float32))
             mean = tiling.predict_planes(
-                lambda x: run(variables, x), image[None], plan=plan, batch_size=batch_size
+                lambda x: run(variables, x),
+                plane[None],
+                plan=plan,
+                batch_size=batch_size,
+                normalization=normalization,
             )[0]
             mask = np.asarray(tiling.structure_masks(mean, exclusive=exclusive))
             prob = np.asarray(mean)

@@ -7,13 +7,13 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data import ome
+from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, PROBABILITY
 from vemseg_jax.data.preprocessing import FACTOR
 from vemseg_jax.data.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.pyramid import Pyramid, cache, cached
 
 IMAGE = "image"
-ANNOTATION, PREDICTION, PROBABILITY = "annotation", "prediction", "probability"
 _ORDER = (PROBABILITY, ANNOTATION, PREDICTION)
 # The prediction that vemseg-predict writes unless told otherwise.
 _PREDICTION_SUFFIX = "_pred"
@@ -131,7 +131,7 @@ def _label(
         ),
         voxel_size=(z, y * factor, x * factor),
         has_training=len(arrays) > 1,
-        colour="" if kind == PROBABILITY else colour,
+        colour=colour,
         visible=visible,
     )
 
@@ -150,7 +150,7 @@ def layers_of(volume: Volume, wanted: Sequence[str] | None = None) -> list[Layer
     kinds = {name: volume.label_info(name).get("kind", ANNOTATION) for name in volume.label_names}
     rank = {kind: n for n, kind in enumerate(_ORDER)}
     names = sorted(kinds, key=lambda name: (rank.get(kinds[name], len(rank)), name))
-    colours = _colours(volume, names)
+    colours = _colours(volume, [name for name in names if kinds[name] != PROBABILITY])
     context, layers = cache(), []
     for name in _pick(names, wanted, volume):
         if name == IMAGE:
@@ -165,5 +165,7 @@ def layers_of(volume: Volume, wanted: Sequence[str] | None = None) -> list[Layer
             kinds[name] == PREDICTION and name.endswith(_PREDICTION_SUFFIX)
         )
         visible = bool(wanted) or default
-        layers.append(_label(volume, name, colour=colours[name], visible=visible, context=context))
+        layers.append(
+            _label(volume, name, colour=colours.get(name, ""), visible=visible, context=context)
+        )
     return layers

@@ -1,0 +1,228 @@
+"""Who works on the blocks: this process, or workers of dask."""
+
+import contextlib
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vemseg_jax.errors import InputError
+from vemseg_jax.infer.grid import Block
+from vemseg_jax.infer.outputs import Checksums
+from vemseg_jax.infer.work import BlockError, Job, Work, open_work
+
+LOCAL, DASK = "local", "dask"
+# Blocks that are read ahead, and those that the device has or that wait to be written.
+READ_AHEAD, MOST_WAITING = 2, 2
+WRITERS = 2
+# Tasks a worker thread that are with the scheduler at a time; coordinates only, but each is work
+# that a lost scheduler forgets.
+TASKS_A_THREAD = 2
+RETRIES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a block.
+
+    Attributes:
+      number: of the block.
+      checksums: by label image, once it is on disk.
+      error: why it failed, in place of them.
+    """
+
+    number: int
+    checksums: dict[str, Checksums] | None
+    error: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """Where to work.
+
+    Attributes:
+      name: "local" or "dask".
+      scheduler: address of a dask scheduler, such as tcp://10.0.0.1:8786.
+      scheduler_file: file that `dask scheduler --scheduler-file` wrote.
+      workers: processes on this machine, of "dask" without a scheduler.
+    """
+
+    name: str = LOCAL
+    scheduler: str | None = None
+    scheduler_file: Path | None = None
+    workers: int = 2
+
+    def check(self) -> None:
+        """Raises InputError for values that do not fit."""
+        given = self.scheduler is not None, self.scheduler_file is not None
+        if self.name == LOCAL and any(given):
+            raise InputError("--scheduler and --scheduler_file belong to --engine=dask")
+        if all(given):
+            raise InputError("--scheduler and --scheduler_file: give one of them")
+        if self.scheduler_file is not None and not self.scheduler_file.exists():
+            raise InputError(
+                f"--scheduler_file={self.scheduler_file}: not there; start one with dask scheduler"
+                " --scheduler-file"
+            )
+
+
+def run(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Outcome]:
+    """Predicts blocks and yields what became of each, in the order in which they finish.
+
+    Raises:
+      InputError: nothing more can be done: the disk is full, the device's memory does not do, the
+        scheduler cannot be reached.
+    """
+    return _run_dask(engine, work, numbers) if engine.name == DASK else _run_local(work, numbers)
+
+
+def _read(work: Work, block: Block) -> Any:
+    try:
+        return work.read(block)
+    except BlockError as error:
+        return error
+
+
+def _store(work: Work, block: Block, results: dict[str, jax.Array]) -> Outcome:
+    try:
+        with _device_errors(work):
+            return Outcome(block.number, work.store(block, results))
+    except BlockError as error:
+        return Outcome(block.number, None, str(error))
+
+
+def _run_local(work: Work, numbers: Sequence[int]) -> Iterator[Outcome]:
+    """Reading, the device, fetching and writing overlap."""
+    with ThreadPoolExecutor(READ_AHEAD) as readers, ThreadPoolExecutor(WRITERS) as writers:
+        reading: deque[tuple[Block, Future]] = deque()
+        writing: deque[Future] = deque()
+        remaining = iter(numbers)
+        try:
+            while True:
+                for number in islice(remaining, READ_AHEAD + 1 - len(reading)):
+                    block = work.grid[number]
+                    reading.append((block, readers.submit(_read, work, block)))
+                if not reading:
+                    break
+                block, future = reading.popleft()
+                planes = future.result()
+                if isinstance(planes, BlockError):
+                    yield Outcome(block.number, None, str(planes))
+                    continue
+                with _device_errors(work):
+                    results = work.predict(block, planes)
+                writing.append(writers.submit(_store, work, block, results))
+                while len(writing) > MOST_WAITING:
+                    yield writing.popleft().result()
+            while writing:
+                yield writing.popleft().result()
+        finally:
+            for each in (*[future for _, future in reading], *writing):
+                each.cancel()
+
+
+@contextlib.contextmanager
+def _device_errors(work: Work) -> Iterator[None]:
+    """Says what to do where the device's memory does not suffice."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise InputError(
+            f"the memory of {jax.devices()[0].device_kind} does not suffice for"
+            f" --batch_size={work.job.options.batch_size} with {work.parts['method']}; a smaller"
+            " one or --method=window needs less, and what is finished stays"
+        ) from error
+
+
+def predict_block(job: Job, number: int, expected: str) -> Outcome:
+    """One block from reading to writing, as a worker elsewhere does it.
+
+    Args:
+      job: what to predict.
+      number: of the block.
+      expected: fingerprint of the work, so that a worker that sees other files is noticed.
+    """
+    try:
+        work = open_work(job)
+    except InputError as error:
+        return Outcome(number, None, f"a worker cannot open the work: {error}")
+    if work.fingerprint != expected:
+        return Outcome(
+            number, None, "a worker sees another volume, checkpoint or version than this process"
+        )
+    block = work.grid[number]
+    planes = _read(work, block)
+    if isinstance(planes, BlockError):
+        return Outcome(number, None, str(planes))
+    with _device_errors(work):
+        return _store(work, block, work.predict(block, planes))
+
+
+def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Outcome]:
+    try:
+        import distributed
+    except ImportError as error:
+        raise InputError(
+            "--engine=dask needs the package distributed; install it with pip install '.[dask]'"
+        ) from error
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(_client(engine, stack, distributed))
+        threads = sum(client.nthreads().values()) or engine.workers
+        remaining = iter(numbers)
+
+        def submit(number: int) -> Any:
+            return client.submit(
+                predict_block,
+                work.job,
+                number,
+                work.fingerprint,
+                key=f"block-{work.fingerprint}-{number}",
+                retries=RETRIES,
+                pure=False,
+            )
+
+        futures = [submit(n) for n in islice(remaining, TASKS_A_THREAD * threads)]
+        finished = distributed.as_completed(futures)
+        by_key = {f"block-{work.fingerprint}-{n}": n for n in numbers}
+        for future in finished:
+            failure = future.exception()
+            if failure is None:
+                yield future.result()
+            elif isinstance(failure, InputError):
+                raise failure
+            else:
+                yield Outcome(by_key[future.key], None, f"{type(failure).__name__}: {failure}")
+            # A key that is used again, by the next run, must be forgotten.
+            future.release()
+            for number in islice(remaining, 1):
+                finished.add(submit(number))
+
+
+def _client(engine: Engine, stack: contextlib.ExitStack, distributed: Any) -> Any:
+    """A client of the scheduler asked for, or of a cluster of processes on this machine."""
+    if engine.scheduler_file is not None:
+        return distributed.Client(scheduler_file=str(engine.scheduler_file), timeout="30s")
+    if engine.scheduler is not None:
+        try:
+            return distributed.Client(engine.scheduler, timeout="30s")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"--scheduler={engine.scheduler}: no scheduler answers there ({error})"
+            ) from error
+    cluster = stack.enter_context(
+        distributed.LocalCluster(
+            n_workers=engine.workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
+        )
+    )
+    return distributed.Client(cluster)
