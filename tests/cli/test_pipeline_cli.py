@@ -92,7 +92,13 @@ def test_train_predict_evaluate(folder, tmp_path):
     text = json.dumps(summary)
     assert "nuclei_truth" in text
     assert (tmp_path / "evaluation" / "dice_per_slice.png").stat().st_size > 1000
-    again = _run("predict", f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run")
+    assert "nothing to do" in _ok(
+        "predict", f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run"
+    )
+    assert "as they were written" in _ok("predict", f"--volume={folder}/v.zarr", "--verify")
+    again = _run(
+        "predict", f"--volume={folder}/v.zarr", f"--checkpoint={tmp_path}/run", "--slices=1"
+    )
     assert again.returncode == 2
     assert again.stderr.strip().startswith("error: ") and "--overwrite" in again.stderr
 

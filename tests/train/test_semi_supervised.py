@@ -76,7 +76,7 @@ def test_one_network_has_no_choice_of_prediction(volume, tmp_path):
     config = small_config(volume)
     config.train.steps = 1
     train(config, tmp_path)
-    with pytest.raises(InputError, match="--prediction=mean chooses between two networks"):
+    with pytest.raises(InputError, match="--prediction=mean is of two networks, but"):
         predict_volume(volume, tmp_path, options=PredictOptions(prediction="mean"))
 
 

@@ -63,6 +63,13 @@ _DISAGREEMENT = flags.DEFINE_bool(
 _TIFF_OUTPUT = flags.DEFINE_string(
     "tiff_output", None, "Folder: also write the results as TIFF files, one a slice."
 )
+_BLOCK_SLICES = flags.DEFINE_integer(
+    "block_slices",
+    None,
+    "Slices that are predicted together and lost together if the program dies; by default as many"
+    " as have about 2 million pixels at training scale.",
+    1,
+)
 _ENGINE = flags.DEFINE_enum(
     "engine", "local", ["local", "dask"], "Who works: this process, or workers of dask."
 )
@@ -141,6 +148,7 @@ def _predict(volume: Path, workdir: Path) -> "Result":
             method=Method(_METHOD.value, _OVERLAP.value, _BLENDING.value, _FLIPS.value),
             probabilities=_PROBABILITIES.value,
             disagreement=_DISAGREEMENT.value,
+            block_slices=_BLOCK_SLICES.value,
         ),
         overwrite=_OVERWRITE.value,
         engine=Engine(

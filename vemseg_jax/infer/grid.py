@@ -86,9 +86,9 @@ class BlockGrid:
         return cls((h, w), (y, x), int(values["depth"]), tuple(values["slices"]))
 
 
-def make_grid(shape: Pair, slices: Sequence[int]) -> BlockGrid:
-    """The blocks for slices `(h, w)` at training scale."""
+def make_grid(shape: Pair, slices: Sequence[int], *, depth: int | None = None) -> BlockGrid:
+    """The blocks for slices `(h, w)` at training scale, `depth` of them at a time."""
     h, w = shape
     if h * w > SLICE_PIXELS:
-        return BlockGrid(shape, (min(h, PART), min(w, PART)), 1, tuple(slices))
-    return BlockGrid(shape, shape, max(1, BLOCK_PIXELS // (h * w)), tuple(slices))
+        return BlockGrid(shape, (min(h, PART), min(w, PART)), depth or 1, tuple(slices))
+    return BlockGrid(shape, shape, depth or max(1, BLOCK_PIXELS // (h * w)), tuple(slices))

@@ -48,6 +48,8 @@ class PredictOptions:
       method: how slices pass through the network.
       probabilities: also store them, 0 to 255 for 0 to 1.
       disagreement: of two networks, also store how far their probabilities lie apart, likewise.
+      block_slices: slices that are predicted together; None for as many as have about 2 million
+        pixels at training scale.
     """
 
     resolution: str = TRAINING
@@ -57,6 +59,7 @@ class PredictOptions:
     method: Method = dataclasses.field(default_factory=Method)
     probabilities: bool = False
     disagreement: bool = False
+    block_slices: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +153,11 @@ class Work:
         self.full = options.resolution == FULL and self.volume.downsample != 1
         # The reference's windows are cut at full resolution; whole slices pass at training scale.
         self.level = FULL if self.full and options.method.name == WINDOW else TRAINING
-        self.grid = make_grid(self.volume.plane_shape(TRAINING), _chosen(self.volume, job.slices))
+        self.grid = make_grid(
+            self.volume.plane_shape(TRAINING),
+            _chosen(self.volume, job.slices),
+            depth=options.block_slices,
+        )
         self.layout = outputs_.layout(self.volume, FULL if self.full else TRAINING)
         self.outputs = outputs_.plan_outputs(
             description.structures,
