@@ -3,9 +3,9 @@
     python benchmarks/inference.py [--network=unetplusplus] [--size=3976,6065] [--slices=2]
 
 The reference's scheme, slice by slice: windows of 2048 pixels at every 512 of full resolution, each
-downsampled, passed and enlarged by itself, averaged. `window` does the same with whole batches on
-the device, `whole` passes each slice once at training scale. Random weights; the mask at training
-scale is what is compared for time.
+downsampled, passed and enlarged by itself, averaged. `window full` gives the same numbers, but
+downsamples a slice once and averages on the device; `window` works at training scale throughout;
+`whole` passes each slice once at training scale. Random weights; masks are what comes out.
 """
 
 from vemseg_jax.huge_pages import restart_with_huge_pages
@@ -22,9 +22,10 @@ import numpy as np
 
 from vemseg_jax.data.preprocessing import downsample_image
 from vemseg_jax.infer import tiling
-from vemseg_jax.infer.windows import STRIDE_SHARE, plan_whole, plan_windows
+from vemseg_jax.infer.windows import STRIDE_SHARE, Planner, plan_whole, plan_windows
 from vemseg_jax.models import registry
 from vemseg_jax.models.initial import initial_variables
+from vemseg_jax.resize import resize_bilinear
 
 CROP, SCALE, BATCH = 512, 4, 4
 DEPTH3 = {"encoder_depth": 3, "decoder_channels": (128, 64, 16)}
@@ -35,7 +36,7 @@ REPEATS = 3
 def reference_scheme(forward: Callable, image: np.ndarray) -> np.ndarray:
     """One slice, window by window, as the reference's loop does it."""
     kernel = CROP * SCALE
-    plan = plan_windows(image.shape, kernel=kernel, stride=kernel // STRIDE_SHARE)
+    plan = plan_windows(image.shape, kernel=kernel, stride=kernel // STRIDE_SHARE).over()
     padded = np.pad(image, plan.padding, mode="reflect")
     total = np.zeros(plan.shape, np.float32)
     for y, x in plan.corners:
@@ -61,19 +62,28 @@ def main() -> None:
     variables = initial_variables(model, seed=0, channels=1)
     images = np.random.default_rng(0).normal(size=(arguments.slices, h, w)).astype(np.float32)
     small = downsample_image(images)
-    resized = tiling.make_forward(model.apply, variables, input_size=CROP)
     plain = tiling.make_forward(model.apply, variables)
-    windows = plan_windows(small.shape[1:], kernel=CROP, stride=CROP // STRIDE_SHARE)
-    whole = plan_whole(small.shape[1:])
+    enlarging = tiling.make_forward(model.apply, variables, scale=SCALE)
 
-    def decided(plan: object, batch: int) -> np.ndarray:
-        prob = tiling.predict_planes(plain, small, plan=plan, batch_size=batch)
+    @jax.jit
+    def one_window(window: jax.Array) -> jax.Array:
+        prob = plain(resize_bilinear(window, (CROP, CROP)))
+        return resize_bilinear(prob, window.shape[1:3])
+
+    def decided(images: np.ndarray, planner: Planner, batch: int, scale: int = 1) -> np.ndarray:
+        forward, plan = plain if scale == 1 else enlarging, planner.over()
+        batch = min(batch, len(images) * len(plan.corners))
+        prob = tiling.predict_planes(forward, images, plan=plan, batch_size=batch, scale=scale)
         return np.asarray(tiling.to_mask(prob))
 
+    def windows(shape: tuple[int, int], scale: int) -> Planner:
+        return plan_windows(shape, kernel=CROP * scale, stride=CROP * scale // STRIDE_SHARE)
+
     ways: dict[str, Callable[[], object]] = {
-        "reference's scheme": lambda: [reference_scheme(resized, image) for image in images],
-        "window": lambda: decided(windows, BATCH),
-        "whole": lambda: decided(whole, 1),
+        "reference's scheme": lambda: [reference_scheme(one_window, image) for image in images],
+        "window full": lambda: decided(images, windows((h, w), SCALE), BATCH, SCALE),
+        "window": lambda: decided(small, windows(small.shape[1:], 1), BATCH),
+        "whole": lambda: decided(small, plan_whole(small.shape[1:]), 1),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(REPEATS + 1):

@@ -9,6 +9,7 @@ import pytest
 import trimesh
 
 from tests.measure.shapes import ellipsoid, ellipsoid_surface, write_labels
+from vemseg_jax.data.label_writer import create_label
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure import measure as measure_module
 from vemseg_jax.measure.measure import measure
@@ -291,3 +292,11 @@ def test_bad_input(volume, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         measure(volume, dataclasses.replace(OPTIONS, **changes), output=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_probabilities_are_no_mask(tmp_path, labels):
+    path = write_labels(tmp_path / "v.zarr", labels, voxel_size=VOXEL)
+    with create_label(path, "nuclei_prob", kind="probability"):
+        pass
+    with pytest.raises(InputError, match="--nuclei=nuclei_prob: holds probabilities; give the"):
+        measure(path, dataclasses.replace(OPTIONS, nuclei="nuclei_prob", nucleoli=None))

@@ -24,7 +24,7 @@ from vemseg_jax.data.alignment import (
 from vemseg_jax.data.atomic import AtomicDirectory
 from vemseg_jax.data.convert import in_flight
 from vemseg_jax.data.estimation import Alignment, AlignOptions, align
-from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, LabelWriter
+from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, PROBABILITY, LabelWriter
 from vemseg_jax.data.preprocessing import (
     FACTOR,
     downsample_ignore,
@@ -137,7 +137,7 @@ def _check(volume: Volume, output: Path, options: PreprocessOptions) -> None:
 
 def _labels_to_carry(volume: Volume) -> tuple[str, ...]:
     kinds = {name: volume.label_info(name).get("kind") for name in volume.label_names}
-    left_out = [name for name, kind in kinds.items() if kind == PREDICTION]
+    left_out = [name for name, kind in kinds.items() if kind in (PREDICTION, PROBABILITY)]
     if left_out:
         print(f"labels      not carried over, predict again: {', '.join(left_out)}")
     return tuple(name for name in kinds if name not in left_out)

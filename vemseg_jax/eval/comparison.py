@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval.report import TEST, TRAIN, VALIDATION
@@ -60,7 +61,7 @@ def compare(
 
 
 def _prediction_names(volume: Volume, wanted: Sequence[str] | None) -> list[str]:
-    there = [n for n in volume.label_names if volume.label_info(n).get("kind") == "prediction"]
+    there = [n for n in volume.label_names if volume.label_info(n).get("kind") == PREDICTION]
     if not there:
         raise InputError(
             f"{volume.path}: found no predicted label (labels: {listed(volume.label_names)}); "
@@ -87,7 +88,7 @@ def _structure(volume: Volume, prediction: str) -> str:
 
 def _check_truth(volume: Volume, label: str, *, structure: str) -> None:
     kinds = {name: volume.label_info(name).get("kind") for name in volume.label_names}
-    usable = [name for name, kind in kinds.items() if kind not in ("prediction", "ignore")]
+    usable = [name for name, kind in kinds.items() if kind == ANNOTATION]
     if label not in usable:
         what = f"a label of kind {kinds[label]!r}" if label in kinds else "no such label"
         raise InputError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorstore as ts
 
+from vemseg_jax.data.label_writer import PROBABILITY
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume
 from vemseg_jax.errors import InputError
@@ -82,6 +83,10 @@ def select(
         if name not in volume.label_names:
             known = ", ".join(volume.label_names) or "none"
             raise InputError(f"--{flag}={name}: {volume.path} has no such label; it has: {known}")
+        if volume.label_info(name).get("kind") == PROBABILITY:
+            raise InputError(
+                f"--{flag}={name}: holds probabilities; give the mask, a label ending in _pred"
+            )
     if level is None:
         common = all(TRAINING in volume.label_info(name)["levels"] for name in names)
         level = TRAINING if common else FULL
