@@ -5,9 +5,9 @@ import sys
 
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.infer import ledger
+from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.outputs import final_directory, partial_directory
 from vemseg_jax.infer.predict import predict_volume
-from vemseg_jax.infer.work import PredictOptions
 from vemseg_jax.train.loop import train
 
 NAME = "nuclei_pred"
@@ -57,6 +57,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from vemseg_jax.infer import work
+from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.predict import predict_volume
 store = work.Work.store
 def slow(self, block, results):
@@ -64,7 +65,7 @@ def slow(self, block, results):
     return store(self, block, results)
 work.Work.store = slow
 print("ready", flush=True)
-options = work.PredictOptions(block_slices=1)
+options = PredictOptions(block_slices=1)
 result = predict_volume(Path(sys.argv[1]), Path(sys.argv[2]), options=options)
 sys.exit(0 if result.complete else 1)
 """

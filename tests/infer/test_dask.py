@@ -11,8 +11,9 @@ from tests.infer import runs
 from tests.infer.runs import SINGLE, final, partial
 from tests.train.runs import write_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer import ledger
+from vemseg_jax.infer import engines, ledger
 from vemseg_jax.infer.engines import Engine
+from vemseg_jax.infer.job import Job
 from vemseg_jax.infer.predict import predict_volume
 
 distributed = pytest.importorskip("distributed")
@@ -68,8 +69,25 @@ def test_by_default_dask_works_on_this_machine(trained, expected, tmp_path):
     assert runs.files(final(path)) == expected
 
 
-def test_a_scheduler_that_is_not_there(trained, tmp_path):
+def test_a_scheduler_that_is_not_there(trained, tmp_path, monkeypatch):
     path, workdir = runs.copy(trained, tmp_path)
     missing = tmp_path / "scheduler.json"
     with pytest.raises(InputError, match="not there; start one with dask scheduler"):
         predict_volume(path, workdir, engine=Engine("dask", scheduler_file=missing))
+    monkeypatch.setattr(engines, "CONNECT_SECONDS", 0.2)
+    nowhere = Engine("dask", scheduler="tcp://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"--scheduler=tcp://127.0.0.1:9: no scheduler answers"):
+        predict_volume(path, workdir, engine=nowhere)
+    # Nothing was lost by it.
+    assert predict_volume(path, workdir).complete
+
+
+def test_a_worker_that_sees_something_else_says_so(trained, tmp_path, monkeypatch):
+    path, workdir = runs.copy(trained, tmp_path)
+    job = Job(path, workdir)
+    outcome = engines.predict_block(job, 0, "another")
+    assert outcome.error == (
+        "a worker cannot take part: it sees another volume, checkpoint or version of this package"
+    )
+    outcome = engines.predict_block(Job(path, tmp_path), 0, "another")
+    assert outcome.error.startswith("a worker cannot take part: ") and "checkpoint" in outcome.error

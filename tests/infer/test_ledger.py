@@ -13,13 +13,14 @@ from tests.infer.runs import NAME, SINGLE, final, partial
 from tests.train.runs import write_volume
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer import engines, ledger
+from vemseg_jax.infer import ledger, work
 from vemseg_jax.infer.engines import Engine
+from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.outputs import BlockWriter, OutputError
 from vemseg_jax.infer.predict import Sharing, predict_volume
 from vemseg_jax.infer.predictor import Method
 from vemseg_jax.infer.verify import verify
-from vemseg_jax.infer.work import PredictOptions, Work
+from vemseg_jax.infer.work import Work
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_another_prediction_does_not_go_on_with_it(
 
 def test_other_weights_or_images_are_another_prediction(trained, tmp_path):
     path, workdir = runs.copy(trained, tmp_path)
-    parts = Work(engines.Job(path, workdir)).parts
+    parts = Work(Job(path, workdir)).parts
     from vemseg_jax.data.volume_writer import create_volume
 
     volume = open_volume(path)
@@ -112,10 +113,10 @@ def test_other_weights_or_images_are_another_prediction(trained, tmp_path):
     with create_volume(tmp_path / "other.zarr", shape=volume.shape, **options) as writer:
         for z in range(volume.shape[0]):
             writer.write(z, np.full(volume.shape[1:], z, np.uint8))
-    other = Work(engines.Job(tmp_path / "other.zarr", workdir)).parts
+    other = Work(Job(tmp_path / "other.zarr", workdir)).parts
     assert [name for name in parts if parts[name] != other[name]] == ["volume"]
     _, again = runs.train_small(tmp_path / "again", depth=11)
-    other = Work(engines.Job(path, again)).parts
+    other = Work(Job(path, again)).parts
     assert "weights" in [name for name in parts if parts[name] != other[name]]
 
 
@@ -178,7 +179,7 @@ def test_a_slice_that_cannot_be_read_is_named_and_the_others_are_predicted(
 
 def test_a_network_that_gives_no_numbers_is_noticed(trained, tmp_path, monkeypatch):
     path, workdir = runs.copy(trained, tmp_path)
-    load = engines.open_work.__globals__["load_trained"]
+    load = work.load_trained
 
     def broken(*args):
         import jax
@@ -210,6 +211,34 @@ def test_a_full_disk_keeps_what_is_written_and_says_what_to_free(
         with pytest.raises(InputError, match=message + r" take about .* MB are free; make room on"):
             predict_volume(path, workdir, options=SINGLE)
     assert 3 <= len(ledger.read_ledger(partial(path))) <= 5
+    assert predict_volume(path, workdir, options=SINGLE).complete
+    assert runs.files(final(path)) == expected
+
+
+def test_a_disk_that_is_full_for_the_ledger_alone(trained, expected, tmp_path, monkeypatch):
+    path, workdir = runs.copy(trained, tmp_path)
+    add = ledger.LedgerWriter.add
+
+    def failing(self, number, checksums):
+        if number == 5:
+            raise OSError(28, "No space left on device")
+        add(self, number, checksums)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.LedgerWriter, "add", failing)
+        with pytest.raises(InputError, match=r"No space left on device. 5 of 12 blocks"):
+            predict_volume(path, workdir, options=SINGLE)
+    assert predict_volume(path, workdir, options=SINGLE).complete
+    assert runs.files(final(path)) == expected
+
+
+def test_a_file_system_without_hard_links(trained, expected, tmp_path, monkeypatch):
+    path, workdir = runs.copy(trained, tmp_path)
+
+    def link(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
     assert predict_volume(path, workdir, options=SINGLE).complete
     assert runs.files(final(path)) == expected
 

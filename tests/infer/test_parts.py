@@ -12,10 +12,11 @@ from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, open_array, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import grid
+from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.infer.predictor import Method
 from vemseg_jax.infer.verify import verify
-from vemseg_jax.infer.work import Job, PredictOptions, Work
+from vemseg_jax.infer.work import Work
 from vemseg_jax.train.loop import train
 
 

@@ -9,11 +9,11 @@ from vemseg_jax.data.preprocessing import downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
+from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.infer.predictor import Method, make_planner, make_predictor
 from vemseg_jax.infer.trained import load_trained
 from vemseg_jax.infer.windows import plan_windows
-from vemseg_jax.infer.work import PredictOptions
 from vemseg_jax.models.registry import create_model
 from vemseg_jax.resize import enlarge
 from vemseg_jax.train.loop import train

@@ -10,9 +10,9 @@ from tests.train.runs import small_config, write_volume
 from vemseg_jax.config import CPSConfig
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
+from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.infer.trained import load_trained
-from vemseg_jax.infer.work import PredictOptions
 from vemseg_jax.models import pair, torch_import
 from vemseg_jax.train import loop
 from vemseg_jax.train.batches import find_split, unlabelled_slices

@@ -130,9 +130,9 @@ def main() -> int | None:
 
 def _predict(volume: Path, workdir: Path) -> "Result":
     from vemseg_jax.infer.engines import Engine
+    from vemseg_jax.infer.job import PredictOptions
     from vemseg_jax.infer.predict import Sharing, predict_volume
     from vemseg_jax.infer.predictor import Method
-    from vemseg_jax.infer.work import PredictOptions
 
     file = _SCHEDULER_FILE.value
     return predict_volume(

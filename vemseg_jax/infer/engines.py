@@ -13,8 +13,9 @@ import jax
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grid import Block
+from vemseg_jax.infer.job import BlockError, Job
 from vemseg_jax.infer.outputs import Checksums
-from vemseg_jax.infer.work import BlockError, Job, Work, open_work
+from vemseg_jax.infer.work import Work, open_work
 
 LOCAL, DASK = "local", "dask"
 # Blocks that are read ahead, and those that the device has or that wait to be written.
@@ -24,6 +25,7 @@ WRITERS = 2
 # that a lost scheduler forgets.
 TASKS_A_THREAD = 2
 RETRIES = 3
+CONNECT_SECONDS = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,13 +152,9 @@ def predict_block(job: Job, number: int, expected: str) -> Outcome:
       expected: fingerprint of the work, so that a worker that sees other files is noticed.
     """
     try:
-        work = open_work(job)
+        work = open_work(job, expected)
     except InputError as error:
-        return Outcome(number, None, f"a worker cannot open the work: {error}")
-    if work.fingerprint != expected:
-        return Outcome(
-            number, None, "a worker sees another volume, checkpoint or version than this process"
-        )
+        return Outcome(number, None, f"a worker cannot take part: {error}")
     block = work.grid[number]
     planes = _read(work, block)
     if isinstance(planes, BlockError):
@@ -174,7 +172,8 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
         ) from error
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(engine, stack, distributed))
-        threads = sum(client.nthreads().values()) or engine.workers
+        threads = sum(client.nthreads().values())
+        print(f"workers     {len(client.nthreads())}" + ("" if threads else ", waiting for them"))
         remaining = iter(numbers)
 
         def submit(number: int) -> Any:
@@ -188,7 +187,7 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
                 pure=False,
             )
 
-        futures = [submit(n) for n in islice(remaining, TASKS_A_THREAD * threads)]
+        futures = [submit(n) for n in islice(remaining, TASKS_A_THREAD * max(threads, 1))]
         finished = distributed.as_completed(futures)
         by_key = {f"block-{work.fingerprint}-{n}": n for n in numbers}
         for future in finished:
@@ -207,14 +206,17 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
 
 def _client(engine: Engine, stack: contextlib.ExitStack, distributed: Any) -> Any:
     """A client of the scheduler asked for, or of a cluster of processes on this machine."""
+    where: dict[str, Any] = {}
     if engine.scheduler_file is not None:
-        return distributed.Client(scheduler_file=str(engine.scheduler_file), timeout="30s")
-    if engine.scheduler is not None:
+        where, flag = {"scheduler_file": str(engine.scheduler_file)}, "scheduler_file"
+    elif engine.scheduler is not None:
+        where, flag = {"address": engine.scheduler}, "scheduler"
+    if where:
         try:
-            return distributed.Client(engine.scheduler, timeout="30s")
+            return distributed.Client(**where, timeout=CONNECT_SECONDS)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"--scheduler={engine.scheduler}: no scheduler answers there ({error})"
+                f"--{flag}={next(iter(where.values()))}: no scheduler answers there ({error})"
             ) from error
     cluster = stack.enter_context(
         distributed.LocalCluster(

@@ -80,7 +80,7 @@ def write_header(directory: Path, parts: dict[str, Any]) -> None:
     own = folder / f".{HEADER}.{platform.node()}.{os.getpid()}"
     write_json(own, header)
     try:
-        os.link(own, folder / HEADER)
+        _put_if_absent(own, folder / HEADER)
     except FileExistsError:
         there = read_header(directory)
         if there is None or there["fingerprint"] != header["fingerprint"]:
@@ -90,6 +90,18 @@ def write_header(directory: Path, parts: dict[str, Any]) -> None:
             ) from None
     finally:
         own.unlink(missing_ok=True)
+
+
+def _put_if_absent(own: Path, path: Path) -> None:
+    """Raises FileExistsError if it is there, also when another process is a moment faster."""
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: nearly as good
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(own, path)
 
 
 class LedgerWriter:

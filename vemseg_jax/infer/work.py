@@ -1,88 +1,33 @@
 """One prediction: what it follows from, and how one of its blocks is made.
 
-`Job` is small and travels between processes; `Work` is what a process opens from it.
+`Job` travels between processes; `Work` is what a process opens from it.
 """
 
 import dataclasses
 import functools
 import hashlib
 import threading
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import vemseg_jax
 from vemseg_jax.config import plain
-from vemseg_jax.data.label_writer import PROBABILITY
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
-from vemseg_jax.infer import tiling
+from vemseg_jax.infer.decide import decide
 from vemseg_jax.infer.grid import Block, make_grid
+from vemseg_jax.infer.job import BlockError, Job, PredictOptions
 from vemseg_jax.infer.ledger import fingerprint
-from vemseg_jax.infer.outputs import DISAGREEMENT, MASK, BlockWriter, Checksums, Output
-from vemseg_jax.infer.predictor import WINDOW, Method, describe, make_planner, make_predictor
+from vemseg_jax.infer.outputs import BlockWriter, Checksums, Output
+from vemseg_jax.infer.predictor import WINDOW, describe, make_planner, make_predictor
 from vemseg_jax.infer.trained import Description, Trained, load_trained
 from vemseg_jax.infer.windows import grown
-from vemseg_jax.models import pair
 from vemseg_jax.models.registry import is_exclusive, model_to_dict
-from vemseg_jax.resize import enlarge
 
 PIXEL_TOLERANCE = 0.2
-SUFFIX = "_pred"
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """How to predict.
-
-    Attributes:
-      resolution: "training", or "full" for full resolution (with the training scale made from
-        it by the rule for labels).
-      batch_size: windows per call of the network.
-      suffix: added to a structure's name for the result.
-      prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
-      method: how slices pass through the network.
-      probabilities: also store them, 0 to 255 for 0 to 1.
-      disagreement: of two networks, also store how far their probabilities lie apart, likewise.
-      block_slices: slices that are predicted together; None for as many as have about 2 million
-        pixels at training scale.
-    """
-
-    resolution: str = TRAINING
-    batch_size: int = 8
-    suffix: str = SUFFIX
-    prediction: str | None = None
-    method: Method = dataclasses.field(default_factory=Method)
-    probabilities: bool = False
-    disagreement: bool = False
-    block_slices: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What to predict: paths, slices and options.
-
-    Attributes:
-      volume: a converted volume.
-      workdir, which: the folder of a training run and its checkpoint, "best", "latest" or None
-        for the best if there is one.
-      slices: z to predict; empty for all.
-      options: see `PredictOptions`.
-    """
-
-    volume: Path
-    workdir: Path
-    which: str | None = None
-    slices: tuple[int, ...] = ()
-    options: PredictOptions = dataclasses.field(default_factory=PredictOptions)
-
-
-class BlockError(InputError):
-    """A block that cannot be predicted; the others can."""
 
 
 def check_volume(volume: Volume, description: Description) -> None:
@@ -269,7 +214,7 @@ class Work:
             f = self.volume.downsample
             enlarged = ((y0 - f * top, y1 - f * top), (x0 - f * left, x1 - f * left))
         description = self.trained.description
-        return _decide(
+        return decide(
             prob,
             enlarged=enlarged,
             factor=self.volume.downsample,
@@ -331,43 +276,6 @@ class Work:
         }
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=("enlarged", "factor", "prediction", "both", "exclusive", "quantities"),
-)
-def _decide(
-    prob: jax.Array,
-    *,
-    enlarged: Any,
-    factor: int,
-    prediction: str,
-    both: bool,
-    exclusive: bool,
-    quantities: tuple[str, ...],
-) -> dict[str, jax.Array]:
-    """From probabilities `[s, h, w, c]` to what is stored, see `Work.predict`.
-
-    `enlarged` is the box of what is stored in the enlarged probabilities, where they are.
-    """
-    if enlarged is not None:
-        (y0, y1), (x0, x1) = enlarged
-        prob = enlarge(prob, factor, (y1, x1))[:, y0:, x0:]
-    results = {"finite": jnp.isfinite(prob).all()}
-    apart = None
-    if both:
-        prob, apart = pair.choose(prob, prediction)
-    if MASK in quantities:
-        results[MASK] = tiling.structure_masks(prob, exclusive=exclusive)
-    # Of classes that exclude each other the first is the background.
-    first = 1 if exclusive else 0
-    for quantity, value in ((PROBABILITY, prob), (DISAGREEMENT, apart)):
-        if quantity in quantities and value is not None:
-            results[quantity] = jnp.round(255 * jnp.clip(value[..., first:], 0, 1)).astype(
-                jnp.uint8
-            )
-    return results
-
-
 _open_lock = threading.Lock()
 
 
@@ -376,7 +284,19 @@ def _opened(job: Job) -> Work:
     return Work(job)
 
 
-def open_work(job: Job) -> Work:
-    """The work of a job, opened once in a process."""
+def open_work(job: Job, expected: str) -> Work:
+    """The work of a job, opened once in a process, again where its files have changed since.
+
+    Args:
+      job: what to predict.
+      expected: the fingerprint of the work of the process that asks.
+
+    Raises:
+      InputError: it cannot be opened, or this process sees other files or is of another version.
+    """
     with _open_lock:
+        if _opened(job).fingerprint != expected:
+            _opened.cache_clear()
+        if _opened(job).fingerprint != expected:
+            raise InputError("it sees another volume, checkpoint or version of this package")
         return _opened(job)

@@ -1,0 +1,60 @@
+"""What to predict, as it travels between processes."""
+
+import dataclasses
+from pathlib import Path
+
+from vemseg_jax.data.volume import TRAINING
+from vemseg_jax.errors import InputError
+from vemseg_jax.infer.predictor import Method
+
+SUFFIX = "_pred"
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions:
+    """How to predict.
+
+    Attributes:
+      resolution: "training", or "full" for full resolution (with the training scale made from
+        it by the rule for labels).
+      batch_size: windows per call of the network.
+      suffix: added to a structure's name for the result.
+      prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
+      method: how slices pass through the network.
+      probabilities: also store them, 0 to 255 for 0 to 1.
+      disagreement: of two networks, also store how far their probabilities lie apart, likewise.
+      block_slices: slices that are predicted together; None for as many as have about 2 million
+        pixels at training scale.
+    """
+
+    resolution: str = TRAINING
+    batch_size: int = 8
+    suffix: str = SUFFIX
+    prediction: str | None = None
+    method: Method = dataclasses.field(default_factory=Method)
+    probabilities: bool = False
+    disagreement: bool = False
+    block_slices: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to predict: paths, slices and options.
+
+    Attributes:
+      volume: a converted volume.
+      workdir, which: the folder of a training run and its checkpoint, "best", "latest" or None
+        for the best if there is one.
+      slices: z to predict; empty for all.
+      options: see `PredictOptions`.
+    """
+
+    volume: Path
+    workdir: Path
+    which: str | None = None
+    slices: tuple[int, ...] = ()
+    options: PredictOptions = dataclasses.field(default_factory=PredictOptions)
+
+
+class BlockError(InputError):
+    """A block that cannot be predicted; the others can."""
