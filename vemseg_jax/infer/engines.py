@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -170,6 +171,8 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
         raise InputError(
             "--engine=dask needs the package distributed; install it with pip install '.[dask]'"
         ) from error
+    # Its schedulers and workers tell of every coming and going.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(engine, stack, distributed))
         threads = sum(client.nthreads().values())

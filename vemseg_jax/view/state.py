@@ -20,7 +20,7 @@ _COLOUR_MAP = """#uicontrol invlerp normalized
 #uicontrol float opacity slider(min=0, max=1, default=0.5)
 void main() {
   float value = normalized();
-  emitRGBA(vec4(colormapJet(value), value > 0.0 ? opacity : 0.0));
+  emitRGBA(vec4(colormapJet(value), opacity * min(1.0, 2.0 * value)));
 }
 """
 
