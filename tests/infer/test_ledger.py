@@ -11,9 +11,10 @@ import pytest
 from tests.infer import runs
 from tests.infer.runs import NAME, SINGLE, final, partial
 from tests.train.runs import write_volume
+from vemseg_jax.data.atomic import put_in_place
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer import ledger, work
+from vemseg_jax.infer import ledger, placing, work
 from vemseg_jax.infer.engines import Engine
 from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.outputs import BlockWriter, OutputError
@@ -132,6 +133,50 @@ def test_an_overwritten_result_stays_until_the_new_one_is_complete(trained, tmp_
     # Started again as it was, it goes on.
     assert predict_volume(path, workdir, options=whole, overwrite=True).complete
     assert open_volume(path).label_info(NAME)["method"].startswith("whole slices")
+
+
+def test_dying_before_the_label_is_listed(trained, expected, tmp_path, monkeypatch, capsys):
+    path, workdir = runs.copy(trained, tmp_path)
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "clear_replaced", lambda _: None)
+        patch.setattr(placing, "put_in_place", lambda *a: (put_in_place(*a), die()))
+        with pytest.raises(KeyboardInterrupt):
+            predict_volume(path, workdir, options=SINGLE)
+    assert NAME not in open_volume(path).label_names and final(path).exists()
+    assert predict_volume(path, workdir, options=SINGLE).complete
+    assert "nothing to do" in capsys.readouterr().out
+    assert NAME in open_volume(path).label_names and runs.files(final(path)) == expected
+
+
+@pytest.mark.parametrize("again", ["same", "other"])
+def test_dying_while_a_result_is_replaced(trained, tmp_path, monkeypatch, again):
+    path, workdir = runs.copy(trained, tmp_path)
+    whole = dataclasses.replace(SINGLE, method=Method("whole"))
+    predict_volume(path, workdir, options=SINGLE)
+    before = runs.files(final(path))
+
+    def die(partial, final):
+        final.rename(final.with_name(f".{final.name}.replaced"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(placing, "put_in_place", die)
+        with pytest.raises(KeyboardInterrupt):
+            predict_volume(path, workdir, options=whole, overwrite=True)
+    assert not final(path).exists()
+    if again == "same":
+        # Without --overwrite too: what is to be replaced was settled when it began.
+        assert predict_volume(path, workdir, options=whole).complete
+        assert open_volume(path).label_info(NAME)["method"].startswith("whole")
+    else:
+        with pytest.raises(InputError, match="unfinished prediction from something else"):
+            predict_volume(path, workdir, options=SINGLE)
+        assert runs.files(final(path)) == before
+    assert [p.name for p in (path / "labels").glob("*.replaced")] == []
 
 
 def test_killed_ten_times_it_ends_byte_for_byte_the_same(trained, tmp_path):

@@ -145,10 +145,17 @@ def list_labels(directory: Path) -> None:
             for entry in directory.iterdir()
             if not entry.name.startswith(".") and (entry / "zarr.json").exists()
         )
-        if names:
+        if names and names != _listed(directory):
             ome.write_group(directory, {"ome": {"version": "0.5", "labels": names}})
     finally:
         unlock(taken)
+
+
+def _listed(directory: Path) -> list[str] | None:
+    try:
+        return ome.read_group(directory).get("ome", {}).get("labels")
+    except InputError:  # not there yet, or damaged
+        return None
 
 
 def check_label_name(name: str, kind: str) -> None:

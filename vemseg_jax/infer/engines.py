@@ -178,11 +178,15 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
         threads = sum(client.nthreads().values())
         print(f"workers     {len(client.nthreads())}" + ("" if threads else ", waiting for them"))
         remaining = iter(numbers)
+        # Workers may run in other folders.
+        job = dataclasses.replace(
+            work.job, volume=work.job.volume.absolute(), workdir=work.job.workdir.absolute()
+        )
 
         def submit(number: int) -> Any:
             return client.submit(
                 predict_block,
-                work.job,
+                job,
                 number,
                 work.fingerprint,
                 key=f"block-{work.fingerprint}-{number}",

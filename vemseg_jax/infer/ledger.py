@@ -55,11 +55,13 @@ def read_ledger(directory: Path) -> dict[int, Checksums]:
     return done
 
 
-def missing(directory: Path) -> list[int]:
-    """Blocks that are not finished."""
-    header = read_header(directory)
-    assert header is not None
+def missing(directory: Path) -> list[int] | None:
+    """Blocks that are not finished; None if the ledger is not, or no longer, there."""
     done = read_ledger(directory)
+    # Read last: a directory that is renamed in between is told from an empty one.
+    header = read_header(directory)
+    if header is None:
+        return None
     return [n for n in range(len(BlockGrid.from_dict(header["parts"]["grid"]))) if n not in done]
 
 

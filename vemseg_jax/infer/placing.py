@@ -21,11 +21,18 @@ def missing_blocks(work: Work, open_ones: Sequence[Output]) -> list[int]:
     """Blocks that some label image lacks."""
     lacking: set[int] = set()
     for output in open_ones:
-        partial = partial_directory(work.volume.path, output.name)
-        if partial.exists():
-            lacking.update(ledger.missing(partial))
+        missing = ledger.missing(partial_directory(work.volume.path, output.name))
+        if missing is None and not _stands(work, output):
+            missing = list(range(len(work.grid)))
         # Otherwise another shard has just put it in its place.
+        lacking.update(missing or ())
     return sorted(lacking)
+
+
+def _stands(work: Work, output: Output) -> bool:
+    """Whether the label image is in its place, from this very prediction."""
+    header = ledger.read_header(final_directory(work.volume.path, output.name))
+    return header is not None and header["fingerprint"] == work.fingerprint
 
 
 def begin(work: Work, *, overwrite: bool) -> list[Output]:
@@ -37,15 +44,18 @@ def begin(work: Work, *, overwrite: bool) -> list[Output]:
     labels = work.volume.path / LABELS
     try:
         labels.mkdir(exist_ok=True)
+        # A process that died between placing a label and listing it left it unlisted.
+        list_labels(labels)
         taken = lock(labels, wait=True)
     except OSError as error:
         raise _unwritable(labels, error) from error
     try:
+        for output in work.outputs:
+            clear_replaced(final_directory(work.volume.path, output.name))
         open_ones, stale = _open_outputs(work, overwrite=overwrite)
         for partial in stale:
             ledger.discard(partial)
         for output in open_ones:
-            clear_replaced(final_directory(work.volume.path, output.name))
             ledger.write_header(partial_directory(work.volume.path, output.name), work.parts)
             work.writer(output)
     except OSError as error:
@@ -107,13 +117,12 @@ def _is_done(work: Work, output: Output, *, overwrite: bool, resumed: bool) -> b
             f"{final}: a label of kind {kind!r} has this name; choose another --suffix for the"
             f" {output.kind}"
         )
-    header = ledger.read_header(final)
-    same = header is not None and header["fingerprint"] == work.fingerprint
-    if same and (resumed or not overwrite):
+    if _stands(work, output) and (resumed or not overwrite):
         print(f"complete    {output.name}, nothing to do")
         return True
     if overwrite:
         return False
+    header = ledger.read_header(final)
     found = f" from something else ({_differing(header['parts'], work.parts)})" if header else ""
     raise InputError(f"{final}: exists already{found}; give --overwrite to replace it")
 

@@ -22,7 +22,7 @@ from vemseg_jax.infer.grid import Block, make_grid
 from vemseg_jax.infer.job import BlockError, Job, PredictOptions
 from vemseg_jax.infer.ledger import fingerprint
 from vemseg_jax.infer.outputs import BlockWriter, Checksums, Output
-from vemseg_jax.infer.predictor import WINDOW, describe, make_planner, make_predictor
+from vemseg_jax.infer.predictor import WINDOW, Predictor, describe, make_planner, make_predictor
 from vemseg_jax.infer.trained import Description, Trained, load_trained
 from vemseg_jax.infer.windows import grown
 from vemseg_jax.models.registry import is_exclusive, model_to_dict
@@ -119,16 +119,20 @@ class Work:
             scale=self._scale,
             part=self.grid.part,
         )
-        self._predict = make_predictor(
-            self.trained,
-            options.method,
-            scale=self._scale,
-            dtype_max=self.volume.dtype_max,
-            batch_size=options.batch_size,
-            both=options.disagreement,
-        )
         self._lock = threading.Lock()
         self._writers: dict[str, BlockWriter] = {}
+
+    @functools.cached_property
+    def _predict(self) -> Predictor:
+        """Made when the first block is predicted: until then the device belongs to others."""
+        return make_predictor(
+            self.trained,
+            self.job.options.method,
+            scale=self._scale,
+            dtype_max=self.volume.dtype_max,
+            batch_size=self.job.options.batch_size,
+            both=self.job.options.disagreement,
+        )
 
     def _parts(self) -> dict[str, Any]:
         description, options = self.trained.description, self.job.options
