@@ -1,0 +1,196 @@
+"""A study through its runs, on volumes of disks."""
+
+import csv
+import dataclasses
+import json
+import re
+
+import pytest
+
+from tests.train.runs import small_config, write_volume
+from vemseg_jax.data.volume import open_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.study import presets
+from vemseg_jax.study.cell import RESULT
+from vemseg_jax.study.design import (
+    Method,
+    Study,
+    StudyVolume,
+    cells,
+    experiment,
+    scored_slices,
+    training_slices,
+)
+from vemseg_jax.study.report import write_report
+from vemseg_jax.study.run import CELLS, outcomes, run_study
+from vemseg_jax.study.specs import experiment_of, to_values
+
+DEPTH = 9
+
+
+def _method(name, *, cps="supervised", base="", **train):
+    config = small_config("unset", batch_size=4, eval_every=0, checkpoint_every=50, **train)
+    config.cps = dataclasses.replace(config.cps, method=cps)
+    return Method(name, config, base)
+
+
+@pytest.fixture
+def study(tmp_path):
+    paths = [
+        write_volume(tmp_path / f"{n}.zarr", depth=DEPTH, labelled=range(DEPTH), seed=n)
+        for n in (0, 1)
+    ]
+    structures = ("nuclei", "nucleoli")
+    return Study(
+        name="disks",
+        volumes=tuple(StudyVolume(p.stem, p, structures) for p in paths),
+        budgets=(2, 3),
+        methods=(_method("Net", steps=2), _method("SSL", cps="cps", base="Net", steps=2)),
+        joint=True,
+        across=True,
+        across_budget=2,
+        across_methods=("Net",),
+    )
+
+
+def _one(study, **changes):
+    """A study of a single cell."""
+    changes = {"budgets": (2,), "methods": study.methods[:1], "across": False} | changes
+    return dataclasses.replace(study, volumes=study.volumes[:1], **changes)
+
+
+def test_every_combination_is_a_run(study):
+    found = list(cells(study))
+    inside = [(c.volume, c.budget, c.method) for c in found if not c.is_across]
+    expected = [(v, b, m) for v in ("0", "1") for b in (2, 3) for m in ("Net", "SSL")]
+    assert inside == expected
+    across = [(c.trained_on, c.volume) for c in found if c.is_across]
+    assert across == [(("1",), "0"), (("0",), "1")]
+    assert len({c.key for c in found}) == len(found)
+    alone = dataclasses.replace(study, joint=False, seeds=(0, 1))
+    assert len(list(cells(alone))) == 2 * 2 * len(found)
+
+
+def test_all_runs_of_a_volume_are_scored_on_slices_that_none_trains_on(study):
+    volume = study.volumes[0]
+    assert training_slices(volume, 3) == (0, 4, 8)
+    assert scored_slices(study, volume) == (1, 2, 3, 5, 6, 7)
+    with pytest.raises(InputError, match="9 slices are labelled; a budget of 9 leaves"):
+        training_slices(volume, DEPTH)
+    # No budget takes all, but together they do.
+    greedy = dataclasses.replace(study, budgets=(8, 7, 6), across=False)
+    taken = {z for b in greedy.budgets for z in training_slices(volume, b)}
+    if len(taken) == DEPTH:
+        with pytest.raises(InputError, match="take every labelled slice"):
+            scored_slices(greedy, volume)
+    else:
+        assert scored_slices(greedy, volume)
+
+
+def test_a_run_is_configured_by_its_cell(study):
+    found = {(c.is_across, c.method): experiment(study, c) for c in cells(study)}
+    config = found[False, "SSL"]
+    assert config.model.num_classes == 2 and config.data.structures == ("nuclei", "nucleoli")
+    assert config.data.train_slices == (0, 4, 8) and config.data.num_val_slices == 0
+    across = found[True, "Net"]
+    assert across.data.volume.endswith("0.zarr") and across.data.train_slices == (0, 8)
+    third = dataclasses.replace(study.volumes[1], name="2")
+    three = dataclasses.replace(study, volumes=(*study.volumes, third))
+    last = [c for c in cells(three) if c.is_across][-1]
+    data = experiment(three, last).data
+    assert (last.trained_on, last.volume) == (("0", "1"), "2")
+    assert data.num_train_slices == 2 and data.train_slices == ()
+    assert data.other_volumes == (str(study.volumes[1].path),)
+    assert experiment_of({"config": json.loads(json.dumps(to_values(config)))}) == config
+
+
+def test_the_ramp_ends_at_the_same_step_for_every_budget(study):
+    from vemseg_jax.train.semi_supervised import steps_per_epoch
+
+    study = dataclasses.replace(
+        study, ramp_end=0.5, methods=(_method("SSL", cps="cps", steps=400),), across=False
+    )
+    ends = set()
+    for cell in cells(study):
+        config = experiment(study, cell)
+        ends.add(config.cps.ramp_end * steps_per_epoch(config, cell.budget))
+    assert ends == {200.0}
+
+
+def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
+    study, output = _one(study), tmp_path / "study"
+    (found,) = run_study(study, output)
+    folder = output / CELLS / found.cell.key
+    assert found.failed is None and 0 <= found.dice_3d("nuclei") <= 1
+    assert (folder / "evaluation" / "summary.json").exists()
+    assert not (folder / "training" / "checkpoints").exists()
+    slices = found.result["scores"]["nucleoli"]["slices"]
+    assert [z for z, role, _ in slices if role == "test"] == [1, 2, 3, 4, 5, 6, 7]
+    label = found.result["scores"]["nuclei"]["prediction"]
+    assert open_volume(study.volumes[0].path).label_info(label)["training_slices"] == [0, 8]
+    before = (folder / RESULT).stat().st_mtime_ns
+    capfd.readouterr()
+    run_study(study, output)
+    assert "1 runs, 1 done before" in capfd.readouterr().out
+    assert (folder / RESULT).stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"holds another study .*budgets: "):
+        run_study(dataclasses.replace(study, budgets=(3,)), output)
+    page = write_report(study, outcomes(study, output), output, command="vemseg-study")
+    text = (page.parent / "README.md").read_text()
+    assert "1 runs: 1 done, 0 failed, 0 not run." in text
+    assert f"| 0      | Net    |{found.dice_3d('nuclei'):9.3f} |" in text
+    html = page.read_text()
+    assert html.count("data:image/png;base64,") == 4 and 'src="data' in html
+    assert "http" not in html
+
+
+def test_a_run_that_fails_is_reported_and_tried_again(study, tmp_path, monkeypatch):
+    bad = _method("Net", steps=2)
+    bad.config.data = dataclasses.replace(bad.config.data, memory_budget_gib=-1.0)
+    study, output = _one(study, methods=(bad,)), tmp_path / "study"
+    (found,) = run_study(study, output)
+    assert found.result is None
+    assert "data.memory_budget_gib is -1.0" in found.failed and "exit status" in found.failed
+    page = write_report(study, outcomes(study, output), output, command="vemseg-study")
+    text = (page.parent / "README.md").read_text()
+    assert "1 runs: 0 done, 1 failed, 0 not run." in text
+    assert len(re.findall(r"\| +failed \|", text)) >= 4 and "memory_budget_gib" in text
+    with (page.parent / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"][:7] for row in rows] == ["failed:"] * 2
+    monkeypatch.setattr("vemseg_jax.study.run.experiment", lambda study, cell: _mended(study, cell))
+    (again,) = run_study(study, output)
+    assert again.failed is None and again.result is not None
+
+
+def _mended(study, cell):
+    config = experiment(study, cell)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, memory_budget_gib=0.0))
+
+
+def test_presets_say_what_they_lack(tmp_path):
+    with pytest.raises(InputError, match=r"--data=None: give the folder with em.tif"):
+        presets.hela(tmp_path, None)
+    with pytest.raises(InputError, match="--volumes: missing"):
+        presets.paper((), tmp_path)
+    with pytest.raises(InputError, match="give NAME=PATH"):
+        presets.paper(("v.zarr",), tmp_path)
+    volume = write_volume(tmp_path / "v.zarr")
+    with pytest.raises(InputError, match=r"--configs: .*resunet.py is not there"):
+        presets.paper((f"Vol1={volume}",), tmp_path)
+
+
+def test_the_papers_preset_has_its_methods_and_schedule(study, tmp_path):
+    from pathlib import Path
+
+    volumes = [f"Vol{v.name}={v.path}" for v in study.volumes]
+    paper = presets.paper(volumes, Path(__file__).parents[2] / "configs")
+    assert paper.budgets == (7, 10, 15, 25) and len(paper.methods) == 10
+    assert paper.method("SSL-UNet++ + CutMix").config.train.steps == 22_500
+    some = presets.narrowed(paper, methods=["UNet++"], budgets=[2], seeds=[5])
+    assert [c.seed for c in cells(some)] == [5] * 4
+    with pytest.raises(InputError, match="--methods: found 'V-Net'; this study has: ResUNet"):
+        presets.narrowed(paper, methods=["V-Net"])
+    # Ten networks can be built for these structures.
+    for cell in cells(dataclasses.replace(paper, budgets=(2,), seeds=(0,))):
+        assert experiment(paper, cell).data.structures in (("nuclei",), ("nucleoli",))

@@ -1,0 +1,137 @@
+"""Tables and claims from outcomes made up for them."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.train.runs import small_config
+from vemseg_jax.study import claims, tables
+from vemseg_jax.study.design import Cell, Method, Study, StudyVolume
+from vemseg_jax.study.run import Outcome
+
+
+def _method(name, cps="supervised", base=""):
+    config = small_config("unset")
+    config.cps = dataclasses.replace(config.cps, method=cps)
+    return Method(name, config, base)
+
+
+STUDY = Study(
+    name="made up",
+    volumes=(StudyVolume("A", Path("a"), ("nuclei",)), StudyVolume("B", Path("b"), ("nuclei",))),
+    budgets=(7, 25),
+    methods=(
+        _method("Net"), _method("SSL", "cps", "Net"), _method("SSL + CutMix", "cps_cutmix", "Net")
+    ),
+    seeds=(0, 1),
+)  # fmt: skip
+
+
+def _outcome(volume, budget, method, seed, dice, slices=()):
+    cell = Cell(volume, (volume,), ("nuclei",), budget, method, seed)
+    if dice is None:
+        return Outcome(cell, None, "out of memory")
+    scores = {"dice_3d": dice, "average_dice_2d": dice / 2, "slices": list(slices)}
+    result = {"scores": {"nuclei": scores}, "training_slices": [0, 10], "training_seconds": 60.0}
+    result |= {"prediction_seconds": 5.0, "parameters": 200, "steps": 10}
+    return Outcome(cell, result, None)
+
+
+def _all(dice_of):
+    return [
+        _outcome(v, b, m.name, s, dice_of(v, b, m.name, s))
+        for v in "AB"
+        for b in STUDY.budgets
+        for m in STUDY.methods
+        for s in STUDY.seeds
+    ]
+
+
+BETTER = {"Net": 0.5, "SSL": 0.6, "SSL + CutMix": 0.7}
+
+
+def _steady(volume, budget, method, seed):
+    return BETTER[method] + 0.01 * seed + (0.05 if budget == 25 else 0) + 0.002 * (volume == "B")
+
+
+def test_tables_of_dice_have_means_and_deviations_of_seeds():
+    table = tables.dice_table(STUDY, _all(_steady), "nuclei", "dice_3d")
+    assert [(row["volume"], row["method"]) for row in table.rows][:2] == [
+        ("A", "Net"),
+        ("A", "SSL"),
+    ]
+    assert table.rows[0]["7 slices"] == "0.505 ± 0.007"
+    assert table.rows[2]["25 slices"] == "0.755 ± 0.007"
+    half = tables.dice_table(STUDY, _all(_steady), "nuclei", "average_dice_2d")
+    assert half.rows[0]["7 slices"] == "0.253 ± 0.004"
+
+
+def test_what_failed_or_was_not_run_is_said():
+    def dice(volume, budget, method, seed):
+        return None if method == "SSL" and (budget == 25 or seed == 1) else 0.5
+
+    outcomes = [
+        Outcome(o.cell, None, None) if o.cell.method == "Net" and o.cell.volume == "B" else o
+        for o in _all(dice)
+    ]
+    rows = tables.dice_table(STUDY, outcomes, "nuclei", "dice_3d").rows
+    assert rows[1]["7 slices"] == "0.500 (1 failed)" and rows[1]["25 slices"] == "failed"
+    assert rows[3]["7 slices"] == "not run"
+    summary = {row["method"]: row for row in tables.summary_table(STUDY, outcomes).rows}
+    assert summary["SSL"]["failed or not run"] == "6" and summary["SSL"]["comparisons"] == "2"
+    assert "the 1 of 8 comparisons" in tables.summary_table(STUDY, outcomes).caption
+
+
+def test_ranks_share_places():
+    assert tables.ranks({"a": 0.9, "b": 0.8, "c": 0.8, "d": 0.1}) == {
+        "a": 1, "b": 2.5, "c": 2.5, "d": 4
+    }  # fmt: skip
+    summary = tables.summary_table(STUDY, _all(_steady)).rows
+    assert [row["average rank"] for row in summary] == ["3.00", "2.00", "1.00"]
+    assert summary[0]["mean 3D Dice"] == "0.531"
+
+
+def test_claims_need_an_interval_on_one_side():
+    found = {claim.text: claim for claim in claims.claims(STUDY, _all(_steady))}
+    better = found["SSL is better than Net"]
+    assert better.verdict == "shows" and better.differences == pytest.approx([0.1] * 8)
+    few = found["SSL with 7 labelled slices is better than Net with 25"]
+    assert few.differences == pytest.approx([0.05] * 4) and few.verdict == "shows"
+    assert found["SSL + CutMix is better than SSL"].verdict == "shows"
+    assert len(found) == 5
+
+    def noisy(volume, budget, method, seed):
+        return 0.5 + (0.1 if method == "SSL" and seed else 0) - (0.1 if method == "SSL" else 0) / 2
+
+    found = {claim.text: claim for claim in claims.claims(STUDY, _all(noisy))}
+    claim = found["SSL is better than Net"]
+    assert claim.verdict == "does not show" and claim.interval[0] < 0 < claim.interval[1]
+    assert "ahead in 4 of 8 pairs" in claim.sentence()
+    worse = claims.claims(STUDY, _all(lambda v, b, m, s: 1.2 - BETTER[m]))[0]
+    assert worse.verdict == "the opposite shows"
+
+
+def test_a_claim_without_runs_or_with_one_says_so():
+    nothing = claims.claims(STUDY, _all(lambda v, b, m, s: None))[0]
+    assert "nothing to compare" in nothing.sentence()
+    assert claims.Claim("x", (0.3,)).verdict == "does not show"
+
+
+def test_stability_is_what_is_lost_far_from_labelled_slices():
+    # Labelled at 0 and 10: the Dice falls by 0.02 with each slice away from them.
+    slices = [[z, "test", 0.9 - 0.02 * min(z, 10 - z)] for z in range(1, 10)]
+    slices += [[0, "train", 0.0], [11, "test", None]]
+    outcomes = [_outcome("A", 7, "Net", 0, 0.8, slices), _outcome("A", 7, "SSL", 0, None)]
+    rows = claims.stability(STUDY, outcomes)
+    # Nearer than or at the median distance of 3: 1, 2, 3; farther: 4, 5.
+    near, far = 0.9 - 0.02 * 2, 0.9 - 0.02 * (4 + 4 + 5) / 3
+    assert rows[0]["near a labelled slice"] == f"{near:.3f}"
+    assert rows[0]["far from one"] == f"{far:.3f}"
+    assert rows[1]["lost on the way"] == "-"
+
+
+def test_times_and_parameters_of_pairs_count_both_networks():
+    rows = {row["method"]: row for row in tables.time_table(STUDY, _all(_steady)).rows}
+    assert rows["Net"]["parameters"] == "200" and rows["SSL"]["parameters"] == "100"
+    assert rows["SSL"]["trained"] == "200" and rows["SSL"]["training, median"] == "0:01:00"

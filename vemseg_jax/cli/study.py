@@ -1,0 +1,92 @@
+"""`vemseg-study`: volumes x structures x label budgets x methods x seeds, and the report."""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from vemseg_jax.cli import app
+from vemseg_jax.errors import InputError
+
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    None,
+    ["smoke", "phantom_small", "hela", "paper"],
+    "phantom_small takes two cores less than an hour; hela needs --data; paper is the study's"
+    " schedule on --volumes; smoke shows that all of it runs.",
+    required=True,
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of runs and report.", required=True)
+_DATA = flags.DEFINE_string("data", None, "Of hela: folder with em.tif and its masks.")
+_VOLUMES = flags.DEFINE_list("volumes", [], "Of paper: converted volumes, as NAME=PATH.")
+_CONFIGS = flags.DEFINE_string("configs", "configs", "Of paper: folder of the experiments.")
+_BUDGETS = flags.DEFINE_list("budgets", [], "Other numbers of labelled slices.")
+_METHODS = flags.DEFINE_list("methods", [], "These methods alone.")
+_SEEDS = flags.DEFINE_list("seeds", [], "Other seeds.")
+_PREDICTION = flags.DEFINE_enum(
+    "prediction_method", "window", ["window", "whole"], "As --method of vemseg-predict."
+)
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing; report what there is.")
+
+UNSOUND_STATUS = 1
+
+
+def _numbers(flag: str, texts: list[str], least: int) -> list[int]:
+    try:
+        values = [int(text) for text in texts]
+    except ValueError:
+        values = [least - 1]
+    if any(value < least for value in values):
+        found = ",".join(texts)
+        raise InputError(f"--{flag}={found}: give whole numbers of at least {least}")
+    return values
+
+
+def main() -> int | None:
+    """Runs what is missing and writes the report; status 1 if a run failed."""
+    from vemseg_jax.study import presets
+    from vemseg_jax.study.report import write_report
+    from vemseg_jax.study.run import check_study, claim, outcomes, run_study
+
+    output = Path(_OUTPUT.value)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output={output} is a file; give a folder")
+    if _PRESET.value == "hela":
+        data = None if _DATA.value is None else Path(_DATA.value)
+        study = presets.hela(output, data)
+    elif _PRESET.value == "paper":
+        study = presets.paper(_VOLUMES.value, Path(_CONFIGS.value))
+    else:
+        study = {"smoke": presets.smoke, "phantom_small": presets.phantom_small}[_PRESET.value](
+            output
+        )
+    study = presets.narrowed(
+        study,
+        budgets=_numbers("budgets", _BUDGETS.value, 1),
+        methods=_METHODS.value,
+        seeds=_numbers("seeds", _SEEDS.value, 0),
+    )
+    if _REPORT_ONLY.value:
+        check_study(study)
+        claim(study, output)
+        found = outcomes(study, output)
+    else:
+        found = run_study(study, output, method=_PREDICTION.value)
+    page = write_report(study, found, output, command=_command())
+    failed = sum(outcome.failed is not None for outcome in found)
+    print(f"{'done' if not failed else f'{failed} runs FAILED'}: report in {page}")
+    return UNSOUND_STATUS if failed else None
+
+
+def _command() -> str:
+    """As the reader would type it."""
+    return " ".join(["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")])
+
+
+def entry() -> None:
+    """The console script."""
+    app.run(main)
+
+
+if __name__ == "__main__":
+    entry()

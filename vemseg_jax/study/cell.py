@@ -1,0 +1,113 @@
+"""One run of a study: train, predict, score. A process of its own, `python -m`."""
+
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vemseg_jax.huge_pages import restart_with_huge_pages
+
+RESULT = "result.json"
+
+
+def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """Trains, predicts and scores what `spec` says; a stopped one goes on where it was.
+
+    Args:
+      folder: of the run.
+      spec: `config`, a file with the configuration; `volume` to score; `suffix` of the predicted
+        labels; `scored`, slices; `method` and `batch_size` of the prediction.
+
+    Returns:
+      The scores of each structure, seconds and counts.
+    """
+    import jax
+    from absl import logging
+
+    from vemseg_jax.data.volume import open_volume
+    from vemseg_jax.eval.evaluate import evaluate
+    from vemseg_jax.infer.job import PredictOptions
+    from vemseg_jax.infer.predict import predict_volume
+    from vemseg_jax.infer.predictor import Method
+    from vemseg_jax.study.specs import experiment_of
+    from vemseg_jax.train.loop import train
+    from vemseg_jax.train.state import parameter_count
+
+    logging.set_verbosity(logging.INFO)
+    config, volume = experiment_of(spec), Path(spec["volume"])
+    start = time.monotonic()
+    state = train(config, folder / "training")
+    seconds = _total(folder / "training_seconds.json", time.monotonic() - start)
+    start = time.monotonic()
+    options = PredictOptions(suffix=spec["suffix"], method=Method(spec["method"]))
+    predicted = predict_volume(volume, folder / "training", options=options)
+    if predicted.failed or not predicted.complete:
+        raise RuntimeError(f"prediction: {predicted.failed or 'incomplete'}")
+    predicting = time.monotonic() - start
+    labelled = {
+        z for name in config.data.structures for z in open_volume(volume).labelled_slices(name)
+    }
+    evaluation = folder / "evaluation"
+    evaluate(
+        volume,
+        predictions=[f"{name}{spec['suffix']}" for name in config.data.structures],
+        exclude=sorted(labelled - set(spec["scored"])),
+        output=evaluation,
+        overwrite=True,
+    )
+    return {
+        "scores": _scores(evaluation),
+        "training_slices": spec["training_slices"],
+        "training_seconds": seconds,
+        "prediction_seconds": predicting,
+        "steps": config.train.steps,
+        "parameters": parameter_count(state.params),
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+    }
+
+
+def _total(path: Path, seconds: float) -> float:
+    """Seconds of training, those before a stop included."""
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+    path.write_text(json.dumps(before + seconds), encoding="utf-8")
+    return before + seconds
+
+
+def _scores(evaluation: Path) -> dict[str, Any]:
+    """By structure: 3D Dice, average 2D Dice, and the Dice of every compared slice."""
+    summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
+    found = {}
+    for row in summary["scores"]:
+        path = evaluation / f"per_slice_{row['structure']}.csv"
+        with path.open(encoding="utf-8", newline="") as file:
+            slices = [
+                [int(line["z"]), line["role"], float(line["dice_2d"]) if line["dice_2d"] else None]
+                for line in csv.DictReader(file)
+            ]
+        keys = ("dice_3d", "average_dice_2d", "slices_scored", "slices_with_structure")
+        found[row["structure"]] = {key: row[key] for key in keys} | {
+            "prediction": row["prediction"],
+            "slices": slices,
+        }
+    return found
+
+
+def main() -> None:
+    """Runs the cell of a folder, which holds `spec.json`; leaves `result.json`."""
+    from vemseg_jax.cli.app import keep_compiled_programs
+    from vemseg_jax.data.atomic import write_json
+
+    keep_compiled_programs()
+    folder = Path(sys.argv[1])
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    write_json(folder / RESULT, run_cell(folder, spec))
+
+
+if __name__ == "__main__":
+    restart_with_huge_pages()
+    main()

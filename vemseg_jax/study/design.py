@@ -1,0 +1,224 @@
+"""What a study compares, and the runs that it takes."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from vemseg_jax.config import ExperimentConfig, is_pair, plain
+from vemseg_jax.data.split import evenly_spaced
+from vemseg_jax.data.volume import open_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.models import registry
+from vemseg_jax.train.semi_supervised import steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyVolume:
+    """A volume by the name it has in tables; `structures` are those with labels to score."""
+
+    name: str
+    path: Path
+    structures: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to train, by the name it has in tables.
+
+    Attributes:
+      name: such as "SSL-UNet++ + CutMix".
+      config: network, loss, optimizer and length; data is filled in by the study.
+      base: the method it would improve on; empty for a supervised one.
+    """
+
+    name: str
+    config: ExperimentConfig
+    base: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+      name: of the preset.
+      volumes: each trained on by itself.
+      budgets: numbers of labelled slices, evenly spaced.
+      methods: see `Method`.
+      seeds: of weights, crops and augmentation.
+      joint: one network for all structures of a volume; otherwise one for each.
+      across: also train on all volumes but one, and score that one (section 3.2 of the study).
+      across_budget: labelled slices of each volume then.
+      across_methods: names of the methods that are.
+      ramp_end: where in a run of fixed length the cross loss of a pair has its full weight, as a
+        share of the steps (it starts to rise at a quarter of that); 0 leaves the epochs of the
+        configuration, which last longer the more slices are labelled.
+    """
+
+    name: str
+    volumes: tuple[StudyVolume, ...]
+    budgets: tuple[int, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...] = (0,)
+    joint: bool = False
+    across: bool = False
+    across_budget: int = 7
+    across_methods: tuple[str, ...] = ()
+    ramp_end: float = 0.0
+
+    def method(self, name: str) -> Method:
+        """The method of a name."""
+        return next(method for method in self.methods if method.name == name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One training run and the volume that it is scored on.
+
+    `trained_on` are names of volumes; the run is scored on `volume`. `structures` are learned
+    together.
+    """
+
+    volume: str
+    trained_on: tuple[str, ...]
+    structures: tuple[str, ...]
+    budget: int
+    method: str
+    seed: int
+
+    @property
+    def is_across(self) -> bool:
+        """Whether the volume it is scored on took no part in training."""
+        return self.volume not in self.trained_on
+
+    @property
+    def key(self) -> str:
+        """A name for folders and labels, the same in every run."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        short = hashlib.sha256(text.encode()).hexdigest()[:6]
+        where = "across" if self.is_across else self.volume
+        plain_name = "".join(c if c.isalnum() else "_" for c in f"{where}_{self.method}".lower())
+        return f"{plain_name}_{self.budget}_{self.seed}_{short}"
+
+
+def cells(study: Study) -> Iterator[Cell]:
+    """Every run of a study: seed by seed, so that an early stop leaves whole comparisons."""
+    for seed in study.seeds:
+        for volume in study.volumes:
+            groups = [volume.structures] if study.joint else [(s,) for s in volume.structures]
+            for structures in groups:
+                for budget in study.budgets:
+                    for method in study.methods:
+                        yield Cell(
+                            volume.name, (volume.name,), structures, budget, method.name, seed
+                        )
+        yield from _across(study, seed)
+
+
+def _across(study: Study, seed: int) -> Iterator[Cell]:
+    if not study.across:
+        return
+    for left_out in study.volumes:
+        others = tuple(v.name for v in study.volumes if v is not left_out)
+        shared = tuple(
+            s for s in left_out.structures if all(s in v.structures for v in study.volumes)
+        )
+        for structures in [shared] if study.joint else [(s,) for s in shared]:
+            for name in study.across_methods:
+                yield Cell(left_out.name, others, structures, study.across_budget, name, seed)
+
+
+def labelled_slices(volume: StudyVolume) -> list[int]:
+    """z of the slices where every structure is labelled.
+
+    Raises:
+      InputError: no such volume or label.
+    """
+    opened = open_volume(volume.path)
+    common = [set(opened.labelled_slices(name)) for name in volume.structures]
+    return sorted(set.intersection(*common))
+
+
+def training_slices(volume: StudyVolume, budget: int) -> tuple[int, ...]:
+    """The evenly spaced slices of a label budget.
+
+    Raises:
+      InputError: the volume has fewer labelled slices than that and one to score.
+    """
+    labelled = labelled_slices(volume)
+    if len(labelled) <= budget:
+        raise InputError(
+            f"{volume.path}: {len(labelled)} slices are labelled; a budget of {budget} leaves "
+            "none to score, label more or lower --budgets"
+        )
+    return evenly_spaced(labelled, budget)
+
+
+def scored_slices(study: Study, volume: StudyVolume) -> tuple[int, ...]:
+    """Labelled slices that no run of any budget trains on: the same ones score them all.
+
+    Raises:
+      InputError: none is left.
+    """
+    budgets = {*study.budgets, *([study.across_budget] if study.across else [])}
+    taken = {z for budget in budgets for z in training_slices(volume, budget)}
+    left = tuple(z for z in labelled_slices(volume) if z not in taken)
+    if not left:
+        raise InputError(
+            f"{volume.path}: the budgets {sorted(budgets)} take every labelled slice between "
+            "them; leave one out or label more"
+        )
+    return left
+
+
+def experiment(study: Study, cell: Cell) -> ExperimentConfig:
+    """The configuration of a cell's training run."""
+    volumes = {volume.name: volume for volume in study.volumes}
+    first, *others = (volumes[name] for name in cell.trained_on)
+    config = study.method(cell.method).config
+    exclusive = registry.is_exclusive(config.model)
+    model = dataclasses.replace(config.model, num_classes=len(cell.structures) + exclusive)
+    slices: tuple[int, ...] = () if others else training_slices(first, cell.budget)
+    data = dataclasses.replace(
+        config.data,
+        volume=str(first.path),
+        z_range=(0, 0),
+        other_volumes=tuple(str(volume.path) for volume in others),
+        structures=cell.structures,
+        train_slices=slices,
+        num_train_slices=cell.budget if others else 0,
+        val_slices=(),
+        num_val_slices=0,
+    )
+    optimizer = config.optimizer
+    if optimizer.schedule == "plateau":
+        # A plateau needs a validation, and so a held-out slice, which the budget does not have.
+        optimizer = dataclasses.replace(optimizer, schedule="warmup_poly")
+    train = dataclasses.replace(config.train, seed=cell.seed, eval_every=0)
+    config = dataclasses.replace(config, model=model, data=data, optimizer=optimizer, train=train)
+    if study.ramp_end and is_pair(config):
+        epochs = train.steps / steps_per_epoch(config, cell.budget * len(cell.trained_on))
+        end = study.ramp_end * epochs
+        cps = dataclasses.replace(config.cps, ramp="step", ramp_start=end / 4, ramp_end=end)
+        config = dataclasses.replace(config, cps=cps)
+    return config
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """The study as JSON values, to tell another one by."""
+    values = plain(dataclasses.replace(study, methods=()))
+    values["volumes"] = [{**plain(v), "path": str(v.path)} for v in study.volumes]
+    values["methods"] = [
+        {
+            "name": method.name,
+            "base": method.base,
+            "config": plain(
+                {**vars(method.config), "model": registry.model_to_dict(method.config.model)}
+            ),
+        }
+        for method in study.methods
+    ]
+    return json.loads(json.dumps(values, default=str))

@@ -1,0 +1,213 @@
+"""The studies that come with the package."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from vemseg_jax.config import (
+    CPSConfig,
+    DataConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from vemseg_jax.data.convert import ConvertOptions, convert
+from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
+from vemseg_jax.data.volume import open_volume
+from vemseg_jax.errors import InputError
+from vemseg_jax.models.resunet import ResUNetConfig
+from vemseg_jax.models.unet import SmallUNetConfig
+from vemseg_jax.study.design import Method, Study, StudyVolume
+
+PRESETS = ("smoke", "phantom_small", "hela", "paper")
+BUDGETS = (7, 10, 15, 25)
+STRUCTURES = ("nuclei", "nucleoli")
+# The study's methods: file of `configs/` and the method each would improve on.
+PAPER_METHODS = {
+    "ResUNet": ("resunet", ""),
+    "UNet++": ("unetplusplus", ""),
+    "FracTALResNet": ("fractal_resnet", ""),
+    "CEECNet V1": ("ceecnet_v1", ""),
+    "CEECNet V2": ("ceecnet_v2", ""),
+    "SenFormer": ("senformer", ""),
+    "SSL-ResUNet": ("ssl_resunet", "ResUNet"),
+    "SSL-ResUNet + CutMix": ("ssl_resunet_cutmix", "ResUNet"),
+    "SSL-UNet++": ("ssl_unetplusplus", "UNet++"),
+    "SSL-UNet++ + CutMix": ("ssl_unetplusplus_cutmix", "UNet++"),
+}
+
+
+def _small(model: object, method: str, *, steps: int, crop: int, batch: int) -> ExperimentConfig:
+    """A run of minutes on two cores; a pair sees as many labelled crops a step as one network."""
+    pair = method != "supervised"
+    return ExperimentConfig(
+        model=model,
+        data=DataConfig(crop_size=crop),
+        cps=CPSConfig(method=method),
+        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
+        train=TrainConfig(
+            batch_size=batch * (2 if pair else 1), steps=steps, log_every=50, checkpoint_every=200
+        ),
+    )
+
+
+def _small_methods(*, steps: int, crop: int, batch: int, channels: int) -> tuple[Method, ...]:
+    def unet() -> SmallUNetConfig:
+        return SmallUNetConfig(base_channels=channels)
+
+    filters = tuple(channels * n for n in (1, 2, 4, 4, 4))
+    size = {"steps": steps, "crop": crop, "batch": batch}
+    return (
+        Method("ResUNet", _small(ResUNetConfig(filters=filters), "supervised", **size)),
+        Method("UNet", _small(unet(), "supervised", **size)),
+        Method("SSL-UNet", _small(unet(), "cps", **size), base="UNet"),
+        Method("SSL-UNet + CutMix", _small(unet(), "cps_cutmix", **size), base="UNet"),
+    )
+
+
+def _phantoms(
+    output: Path, shape: tuple[int, int, int], names: Sequence[str]
+) -> tuple[StudyVolume, ...]:
+    """Phantoms of the presets, made where they are not there yet; every slice is labelled."""
+    found = []
+    for seed, name in enumerate(names):
+        path = output / "volumes" / f"{name}.zarr"
+        if not path.exists():
+            config = PhantomConfig(preset=name, shape=shape, voxel_size=(80, 32, 32), seed=seed)
+            stack = output / "volumes" / name
+            if not stack.exists():
+                write_tiff_stack(Phantom(config), stack, progress=True)
+            labels = [(structure, stack / "truth" / structure) for structure in STRUCTURES]
+            options = ConvertOptions(voxel_size=config.voxel_size, labels=labels, downsample=4)
+            convert(stack / "images", path, options)
+        found.append(StudyVolume(name, path, STRUCTURES))
+    return tuple(found)
+
+
+def smoke(output: Path) -> Study:
+    """Every part once, as small as it goes: it shows that all of it runs, and no more."""
+    methods = _small_methods(steps=3, crop=64, batch=2, channels=4)
+    return Study(
+        name="smoke",
+        volumes=_phantoms(output, (12, 256, 320), ("biopsy1", "biopsy3")),
+        budgets=(2, 3),
+        methods=methods[1:],
+        joint=True,
+        ramp_end=0.5,
+        across=True,
+        across_budget=2,
+        across_methods=("UNet", "SSL-UNet + CutMix"),
+    )
+
+
+def phantom_small(output: Path) -> Study:
+    """Three phantoms, three networks and methods for two cores in less than an hour."""
+    return Study(
+        name="phantom_small",
+        volumes=_phantoms(output, (80, 640, 640), ("biopsy1", "biopsy2", "biopsy3")),
+        budgets=BUDGETS,
+        methods=_small_methods(steps=240, crop=96, batch=4, channels=8),
+        joint=True,
+        ramp_end=0.5,
+        across=True,
+        across_methods=("UNet", "SSL-UNet", "SSL-UNet + CutMix"),
+    )
+
+
+def hela(output: Path, data: Path | None) -> Study:
+    """Nuclei of the HeLa volume (EMPIAR-10094) in `data`: em.tif, nuclei.tif, filled_mask.tif."""
+    if data is None or not (data / "em.tif").exists():
+        raise InputError(
+            f"--data={data}: give the folder with em.tif, nuclei.tif and filled_mask.tif of the "
+            "HeLa volume"
+        )
+    path = output / "volumes" / "hela.zarr"
+    if not path.exists():
+        options = ConvertOptions(
+            voxel_size=(50, 40, 40),
+            labels=[("nuclei", data / "nuclei.tif")],
+            ignore=data / "filled_mask.tif",
+            ignore_dilation=3,
+            downsample=1,
+        )
+        convert(data / "em.tif", path, options)
+    return Study(
+        name="hela",
+        volumes=(StudyVolume("HeLa", path, ("nuclei",)),),
+        budgets=BUDGETS,
+        methods=_small_methods(steps=400, crop=256, batch=4, channels=16),
+        ramp_end=0.5,
+    )
+
+
+def paper(volumes: Sequence[str], configs: Path) -> Study:
+    """The study's schedule and methods on converted volumes, given as `NAME=PATH`."""
+    found = tuple(_named_volume(text) for text in volumes)
+    if not found:
+        raise InputError("--volumes: missing; give converted volumes, --volumes=NAME=PATH,...")
+    methods = tuple(
+        Method(name, load_config(configs / f"{file}.py"), base)
+        for name, (file, base) in PAPER_METHODS.items()
+    )
+    return Study(
+        name="paper",
+        volumes=found,
+        budgets=BUDGETS,
+        methods=methods,
+        seeds=(0, 1, 2),
+        across=len(found) > 2,
+        across_budget=25,
+        across_methods=tuple(name for name in PAPER_METHODS if "UNet" in name),
+    )
+
+
+def _named_volume(text: str) -> StudyVolume:
+    name, equals, path = text.partition("=")
+    if not equals or not name or not path:
+        raise InputError(f"--volumes: found {text!r}, give NAME=PATH such as Vol1=vol1.zarr")
+    structures = tuple(s for s in STRUCTURES if s in open_volume(Path(path)).label_names)
+    if not structures:
+        raise InputError(f"--volumes: {path} has neither of the labels {', '.join(STRUCTURES)}")
+    return StudyVolume(name, Path(path), structures)
+
+
+def load_config(path: Path) -> ExperimentConfig:
+    """The experiment of a configuration file.
+
+    Raises:
+      InputError: no such file.
+    """
+    if not path.exists():
+        raise InputError(f"--configs: {path} is not there; give the folder with the experiments")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def narrowed(
+    study: Study,
+    *,
+    budgets: Sequence[int] = (),
+    methods: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+) -> Study:
+    """The study with other budgets or seeds, or some of its methods alone.
+
+    Raises:
+      InputError: a method that it does not have.
+    """
+    names = [method.name for method in study.methods]
+    for name in methods:
+        if name not in names:
+            raise InputError(f"--methods: found {name!r}; this study has: {', '.join(names)}")
+    kept = tuple(m for m in study.methods if not methods or m.name in methods)
+    return dataclasses.replace(
+        study,
+        budgets=tuple(budgets) or study.budgets,
+        methods=kept,
+        seeds=tuple(seeds) or study.seeds,
+        across_methods=tuple(n for n in study.across_methods if not methods or n in methods),
+    )

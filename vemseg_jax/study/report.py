@@ -1,0 +1,191 @@
+"""The report of a study: Markdown, CSV files and one HTML page."""
+
+import csv
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import vemseg_jax
+from vemseg_jax.data.atomic import AtomicDirectory
+from vemseg_jax.errors import InputError
+from vemseg_jax.measure.measure import measure
+from vemseg_jax.measure.options import Options
+from vemseg_jax.study import claims, figures, tables
+from vemseg_jax.study.blocks import (
+    Block,
+    Heading,
+    Picture,
+    Table,
+    Text,
+    paragraph,
+    to_html,
+    to_markdown,
+)
+from vemseg_jax.study.design import Study, scored_slices, training_slices
+from vemseg_jax.study.run import CELLS, Outcome
+
+REPORT = "report"
+SCORES = {"average_dice_2d": "tables 3 and 4", "dice_3d": "tables 5 and 6"}
+
+
+def write_report(study: Study, outcomes: Sequence[Outcome], output: Path, *, command: str) -> Path:
+    """Writes `report/` into the folder of a study, in the place of an earlier one.
+
+    Args:
+      study: what was compared.
+      outcomes: of every run.
+      output: folder of the study.
+      command: what makes it, for the reader.
+
+    Returns:
+      The HTML page; beside it `README.md`, `*.csv` and `*.png`.
+    """
+    folder = output / REPORT
+    directory = AtomicDirectory(folder, partial=output / f"{REPORT}.partial")
+    try:
+        blocks = _blocks(study, outcomes, output, directory.partial, command)
+        for block in blocks:
+            if isinstance(block, Table):
+                _write_csv(directory.partial / f"{block.name}.csv", block)
+        _write_csv(directory.partial / "runs.csv", tables.cells_table(outcomes))
+        markdown = to_markdown(blocks, directory.partial)
+        (directory.partial / "README.md").write_text(markdown, encoding="utf-8")
+        page = to_html(blocks, title=f"vemseg study: {study.name}")
+        (directory.partial / "report.html").write_text(page, encoding="utf-8")
+    except BaseException:
+        directory.abandon()
+        raise
+    directory.commit()
+    return folder / "report.html"
+
+
+def _write_csv(path: Path, table: Table) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(
+            file, list(table.rows[0]) if table.rows else [], lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(table.rows)
+
+
+def _blocks(
+    study: Study, outcomes: Sequence[Outcome], output: Path, folder: Path, command: str
+) -> list[Block]:
+    structures = list(dict.fromkeys(s for v in study.volumes for s in v.structures))
+    blocks: list[Block] = [
+        Heading(f"Study: {study.name}", 1),
+        paragraph(f"Made by `{command}`."),
+        _state(outcomes),
+        Heading("How the numbers were made"),
+        Text(tuple(_conditions(study, outcomes)), is_list=True),
+        Heading("Claims of the study"),
+        Text(tuple(claim.sentence() for claim in claims.claims(study, outcomes)), is_list=True),
+        paragraph(
+            "A claim shows where the 95 % interval of the mean paired difference (same volume,"
+            " structure, budget and seed) lies above 0; its opposite shows where it lies below."
+        ),
+        Table(
+            "stability",
+            tuple(claims.stability(study, outcomes)),
+            f"Stability between labelled slices: mean Dice of the scored slices that are near to "
+            f"and far from a labelled one (halves by distance), {min(study.budgets)} slices",
+        ),
+        Heading("Mean, standard deviation and rank (table 2)"),
+        tables.summary_table(study, outcomes),
+    ]
+    for score, name in SCORES.items():
+        what = "3D Dice" if score == "dice_3d" else "Average 2D Dice"
+        blocks.append(Heading(f"{what} ({name})"))
+        blocks += [tables.dice_table(study, outcomes, each, score) for each in structures]
+    across = tables.across_table(study, outcomes)
+    if across is not None:
+        blocks += [Heading("Trained on other volumes (section 3.2)"), across]
+    blocks += [Heading("Parameters and time (table 1)"), tables.time_table(study, outcomes)]
+    blocks += _figures(study, outcomes, output, folder)
+    return blocks
+
+
+def _state(outcomes: Sequence[Outcome]) -> Text:
+    failed = [o for o in outcomes if o.failed]
+    missing = sum(o.result is None and o.failed is None for o in outcomes)
+    text = f"{len(outcomes)} runs: {len(outcomes) - len(failed) - missing} done, "
+    text += f"{len(failed)} failed, {missing} not run."
+    lines = [text, *(f"Failed: {o.cell.key}: {o.failed}" for o in failed)]
+    return Text(tuple(lines), is_list=len(lines) > 1)
+
+
+def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    lines = []
+    for volume in study.volumes:
+        scored = scored_slices(study, volume)
+        per = ", ".join(f"{b}: {list(training_slices(volume, b))}" for b in study.budgets)
+        lines.append(
+            f"{volume.name} ({', '.join(volume.structures)}): every run is scored on the same "
+            f"{len(scored)} labelled slices, those that no budget trains on: {list(scored)}. "
+            f"Labelled slices by budget: {per}."
+        )
+    for method in study.methods:
+        config = method.config
+        lines.append(
+            f"{method.name}: {config.train.steps:,} steps of {config.train.batch_size} crops of "
+            f"{config.data.crop_size} pixels at training scale, {config.loss.name}, "
+            f"{config.optimizer.name} at {config.optimizer.learning_rate:g}, "
+            f"{config.train.precision}"
+            + (f", {config.cps.method}" if method.base else "")
+            + ", the weights of the last step."
+        )
+    lines.append(
+        "Structures of a volume are learned "
+        + ("together by one network." if study.joint else "by a network each.")
+        + f" Seeds: {list(study.seeds)}. Ignored pixels, where a volume has any, are in no loss "
+        "and no score."
+    )
+    results = [o.result for o in outcomes if o.result]
+    machines = sorted({f"{r['device']}, {r['cores']} cores, jax {r['jax']}" for r in results}) or [
+        "nothing has run"
+    ]
+    lines.append(
+        f"On {'; '.join(machines)}; Python {platform.python_version()}, vemseg_jax "
+        f"{vemseg_jax.__version__}. Times are those of a machine that others may share."
+    )
+    return lines
+
+
+def _figures(study: Study, outcomes: Sequence[Outcome], output: Path, folder: Path) -> list[Block]:
+    blocks: list[Block] = []
+    if figures.plot_along(study, outcomes, folder / "dice_along.png"):
+        blocks.append(Heading("Dice along the volume (figure 5)"))
+        blocks.append(Picture(folder / "dice_along.png", "Dice of every slice, all methods"))
+    worst: list[Block] = []
+    for volume in study.volumes:
+        for structure in volume.structures:
+            path = folder / f"worst_{volume.name}_{structure}.png"
+            z = figures.draw_worst(study, outcomes, volume, structure, path)
+            if z is not None:
+                worst.append(Picture(path, f"{volume.name}, {structure}: slice {z}"))
+    if worst:
+        blocks += [Heading("The worst slice of each volume, method by method (figure 4)"), *worst]
+    return blocks + _rendering(study, outcomes, output, folder)
+
+
+def _rendering(
+    study: Study, outcomes: Sequence[Outcome], output: Path, folder: Path
+) -> list[Block]:
+    """Figure 2: nuclei and nucleoli of the first volume's best run in space."""
+    volume = study.volumes[0]
+    best = figures.best_run(study, outcomes, volume)
+    if best is None:
+        return []
+    key = best.cell.key
+    nucleoli = f"nucleoli_{key}" if "nucleoli" in best.cell.structures else None
+    target = output / CELLS / key / "measurement"
+    options = Options(nuclei=f"{best.cell.structures[0]}_{key}", nucleoli=nucleoli)
+    heading = Heading("In space (figure 2)")
+    try:
+        measure(volume.path, options, output=target, overwrite=True)
+    except InputError as error:
+        return [heading, paragraph(f"No rendering: {error}.")]
+    shutil.copyfile(target / "rendering.png", folder / "rendering.png")
+    caption = f"{volume.name}, {best.cell.method}, {best.cell.budget} labelled slices"
+    return [heading, Picture(folder / "rendering.png", caption)]

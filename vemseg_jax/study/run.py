@@ -1,0 +1,175 @@
+"""Runs what a study lacks, each cell in a process of its own."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from vemseg_jax.config import differences, is_pair
+from vemseg_jax.data.atomic import write_json
+from vemseg_jax.errors import InputError
+from vemseg_jax.progress import clock
+from vemseg_jax.study.cell import RESULT
+from vemseg_jax.study.design import (
+    Cell,
+    Study,
+    cells,
+    describe,
+    experiment,
+    scored_slices,
+    training_slices,
+)
+from vemseg_jax.study.specs import to_values
+
+STUDY, CELLS, FAILED, SPEC, LOG = "study.json", "cells", "failed.json", "spec.json", "log.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: `result` of `study.cell`, or why it `failed`, or neither yet."""
+
+    cell: Cell
+    result: dict[str, Any] | None
+    failed: str | None
+
+    def dice_3d(self, structure: str) -> float | None:
+        """None where it failed, was not run, or nothing is to be found."""
+        return self.result["scores"][structure]["dice_3d"] if self.result else None
+
+
+def check_study(study: Study) -> None:
+    """Looks at everything a study needs before its first run.
+
+    Raises:
+      InputError: a volume, label, budget or configuration that cannot be used.
+    """
+    for volume in study.volumes:
+        scored_slices(study, volume)
+    if study.across and len(study.volumes) < 2:
+        raise InputError("training on all volumes but one needs at least two volumes")
+    for method in study.methods:
+        if is_pair(method.config) and method.base and not _has(study, method.base):
+            raise InputError(f"{method.name} is compared with {method.base}, which is left out")
+
+
+def _has(study: Study, name: str) -> bool:
+    return any(method.name == name for method in study.methods)
+
+
+def claim(study: Study, output: Path) -> None:
+    """Takes a new folder, or one of the same study.
+
+    Raises:
+      InputError: the folder holds another study, or something else.
+    """
+    path, new = output / STUDY, describe(study)
+    if path.exists():
+        changed = differences(json.loads(path.read_text(encoding="utf-8")), new)
+        if changed:
+            raise InputError(
+                f"--output={output} holds another study ({'; '.join(changed[:5])}); choose a new "
+                "folder, or give the same flags to go on"
+            )
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(path, new)
+
+
+def outcome(output: Path, cell: Cell) -> Outcome:
+    """What is on disk of a cell."""
+    folder = output / CELLS / cell.key
+    if (folder / RESULT).exists():
+        return Outcome(cell, json.loads((folder / RESULT).read_text(encoding="utf-8")), None)
+    if (folder / FAILED).exists():
+        failed = json.loads((folder / FAILED).read_text(encoding="utf-8"))
+        return Outcome(cell, None, failed["reason"])
+    return Outcome(cell, None, None)
+
+
+def outcomes(study: Study, output: Path) -> list[Outcome]:
+    """What is on disk of every cell."""
+    return [outcome(output, cell) for cell in cells(study)]
+
+
+def run_study(study: Study, output: Path, *, method: str = "window") -> list[Outcome]:
+    """Runs every cell that has no result; those that failed before are tried again.
+
+    Args:
+      study: what to compare.
+      output: folder of the study.
+      method: of prediction, "window" or "whole".
+
+    Returns:
+      What became of each cell.
+
+    Raises:
+      InputError: a study that cannot be run, or a folder of another one.
+    """
+    check_study(study)
+    claim(study, output)
+    everything = list(cells(study))
+    missing = [cell for cell in everything if outcome(output, cell).result is None]
+    print(f"{len(everything)} runs, {len(everything) - len(missing)} done before", flush=True)
+    start = time.monotonic()
+    for number, cell in enumerate(missing, 1):
+        found = run_cell(study, cell, output, method=method)
+        passed = time.monotonic() - start
+        left = passed / number * (len(missing) - number)
+        print(
+            f"[{number}/{len(missing)} {clock(passed)}, {clock(left)} left] {_line(found)}",
+            flush=True,
+        )
+    return outcomes(study, output)
+
+
+def _line(found: Outcome) -> str:
+    cell = found.cell
+    where = f"{'+'.join(cell.trained_on)} -> {cell.volume}" if cell.is_across else cell.volume
+    head = f"{where}, {cell.budget} slices, {cell.method}, seed {cell.seed}"
+    if found.result is None:
+        return f"{head}: FAILED: {found.failed}"
+    dice = [(name, found.dice_3d(name)) for name in cell.structures]
+    shown = ", ".join(f"{n} {'-' if d is None else format(d, '.3f')}" for n, d in dice)
+    return f"{head}: 3D Dice {shown}"
+
+
+def run_cell(study: Study, cell: Cell, output: Path, *, method: str) -> Outcome:
+    """Runs one cell in a new process; what it says goes to `log.txt` in its folder."""
+    folder = output / CELLS / cell.key
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
+    volume = next(volume for volume in study.volumes if volume.name == cell.volume)
+    config = experiment(study, cell)
+    spec = {
+        "cell": dataclasses.asdict(cell),
+        "config": to_values(config),
+        "volume": str(volume.path),
+        "scored": list(scored_slices(study, volume)),
+        "training_slices": list(training_slices(volume, cell.budget)),
+        "suffix": f"_{cell.key}",
+        "method": method,
+    }
+    write_json(folder / SPEC, spec)
+    command = [sys.executable, "-m", "vemseg_jax.study.cell", str(folder)]
+    with (folder / LOG).open("a", encoding="utf-8") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+    if done.returncode or not (folder / RESULT).exists():
+        reason = _reason(folder / LOG, done.returncode)
+        write_json(folder / FAILED, {"reason": reason, "status": done.returncode})
+    else:
+        # Optimizer and weights of dozens of runs are gigabytes; predictions and scores stay.
+        shutil.rmtree(folder / "training" / "checkpoints", ignore_errors=True)
+    return outcome(output, cell)
+
+
+def _reason(log: Path, status: int) -> str:
+    text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    last = lines[-1].strip() if lines else "no output"
+    last = last.removeprefix("vemseg_jax.errors.InputError: ")
+    how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return f"{last} ({how})"

@@ -1,0 +1,221 @@
+"""The tables of the study, from the outcomes of its runs."""
+
+import statistics
+from collections.abc import Sequence
+
+from vemseg_jax.config import is_pair
+from vemseg_jax.models import registry
+from vemseg_jax.progress import clock
+from vemseg_jax.study.blocks import Table
+from vemseg_jax.study.design import Study
+from vemseg_jax.study.run import Outcome
+
+FAILED, MISSING, UNDEFINED = "failed", "not run", "-"
+
+
+def _mean(values: Sequence[float | None], failed: int, missing: int) -> str:
+    """Mean of seeds, with their standard deviation; what failed is said, not left out."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return FAILED if failed else MISSING if missing else UNDEFINED
+    text = f"{statistics.mean(known):.3f}"
+    if len(known) > 1:
+        text += f" ± {statistics.stdev(known):.3f}"
+    notes = [f"{n} {what}" for n, what in ((failed, FAILED), (missing, MISSING)) if n]
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def cell_text(outcomes: Sequence[Outcome], structure: str, score: str) -> str:
+    """What a table says of runs that differ in their seed."""
+    values = [o.result["scores"][structure][score] for o in outcomes if o.result]
+    failed = sum(o.failed is not None for o in outcomes)
+    missing = len(outcomes) - failed - sum(o.result is not None for o in outcomes)
+    return _mean(values, failed, missing)
+
+
+def dice_table(study: Study, outcomes: Sequence[Outcome], structure: str, score: str) -> Table:
+    """Tables 3 to 6: a row for each volume and method, a column for each label budget."""
+    rows = []
+    for volume in study.volumes:
+        if structure not in volume.structures:
+            continue
+        for method in study.methods:
+            cells = {
+                f"{budget} slices": cell_text(
+                    [
+                        o
+                        for o in outcomes
+                        if not o.cell.is_across
+                        and structure in o.cell.structures
+                        and (o.cell.volume, o.cell.method, o.cell.budget)
+                        == (volume.name, method.name, budget)
+                    ],
+                    structure,
+                    score,
+                )
+                for budget in study.budgets
+            }
+            rows.append({"volume": volume.name, "method": method.name, **cells})
+    what = "3D Dice" if score == "dice_3d" else "average 2D Dice"
+    return Table(f"{score}_{structure}", tuple(rows), f"{what} of {structure}")
+
+
+Comparison = tuple[str, str, int, int]
+
+
+def by_comparison(outcomes: Sequence[Outcome]) -> dict[Comparison, dict[str, float | None]]:
+    """3D Dice by method, for each volume, structure, budget and seed within one volume."""
+    found: dict[Comparison, dict[str, float | None]] = {}
+    for o in outcomes:
+        if o.cell.is_across:
+            continue
+        for structure in o.cell.structures:
+            key = (o.cell.volume, structure, o.cell.budget, o.cell.seed)
+            found.setdefault(key, {})[o.cell.method] = o.dice_3d(structure)
+    return found
+
+
+def ranks(scores: dict[str, float]) -> dict[str, float]:
+    """1 for the best; methods of one score share the mean of their places."""
+    return {
+        name: 1 + sum(v > score for v in scores.values()) + (_ties(scores, score) - 1) / 2
+        for name, score in scores.items()
+    }
+
+
+def _ties(scores: dict[str, float], score: float) -> int:
+    return sum(value == score for value in scores.values())
+
+
+def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
+    """Table 2: mean, standard deviation and average rank of the 3D Dice over all comparisons."""
+    compared = by_comparison(outcomes)
+    places: dict[str, list[float]] = {method.name: [] for method in study.methods}
+    complete = 0
+    for scores in compared.values():
+        known = {name: score for name, score in scores.items() if score is not None}
+        if len(known) < len(study.methods):
+            continue
+        complete += 1
+        for name, place in ranks(known).items():
+            places[name].append(place)
+    rows = []
+    for method in study.methods:
+        values = [scores.get(method.name) for scores in compared.values()]
+        known_values = [value for value in values if value is not None]
+        spread = statistics.stdev(known_values) if len(known_values) > 1 else None
+        rows.append(
+            {
+                "method": method.name,
+                "": "",
+                "mean 3D Dice": f"{statistics.mean(known_values):.3f}" if known_values else FAILED,
+                "standard deviation": UNDEFINED if spread is None else f"{spread:.3f}",
+                "average rank": (
+                    f"{statistics.mean(places[method.name]):.2f}" if complete else UNDEFINED
+                ),
+                "comparisons": str(len(known_values)),
+                "failed or not run": str(len(values) - len(known_values)),
+            }
+        )
+    note = f"over volumes, structures, budgets and seeds; ranks over the {complete} of "
+    note += f"{len(compared)} comparisons in which every method has a score"
+    return Table("summary", tuple(rows), f"Mean, standard deviation and average rank, {note}")
+
+
+def time_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
+    """Table 1: parameters and training time of each method, as it was here."""
+    rows = []
+    for method in study.methods:
+        results = [
+            o.result
+            for o in outcomes
+            if o.cell.method == method.name and not o.cell.is_across and o.result
+        ]
+        pair = is_pair(method.config)
+        row = {"method": method.name, "network": registry.model_name(method.config.model)}
+        if not results:
+            rows.append(row | {"parameters": "", "trained": "", "training": FAILED})
+            continue
+        trained = results[0]["parameters"]
+        seconds = [result["training_seconds"] for result in results]
+        rows.append(
+            row
+            | {
+                "parameters": f"{trained // (2 if pair else 1):,}",
+                "trained": f"{trained:,}",
+                "steps": f"{results[0]['steps']:,}",
+                "batch x crop": (
+                    f"{method.config.train.batch_size} x {method.config.data.crop_size}"
+                ),
+                "training, median": clock(statistics.median(seconds)),
+                "shortest": clock(min(seconds)),
+                "longest": clock(max(seconds)),
+                "prediction, median": clock(
+                    statistics.median(result["prediction_seconds"] for result in results)
+                ),
+            }
+        )
+    titles = {title: "" for row in rows for title in row}
+    filled = tuple({**titles, **row} for row in rows)
+    return Table("training_time", filled, "Parameters and time of a run, compilation included")
+
+
+def across_table(study: Study, outcomes: Sequence[Outcome]) -> Table | None:
+    """Section 3.2: trained on the other volumes, beside the same method on this one."""
+    rows = []
+    for o in outcomes:
+        if not o.cell.is_across:
+            continue
+        for structure in o.cell.structures:
+            own = [
+                other
+                for other in outcomes
+                if not other.cell.is_across
+                and structure in other.cell.structures
+                and (other.cell.volume, other.cell.budget, other.cell.method, other.cell.seed)
+                == (o.cell.volume, o.cell.budget, o.cell.method, o.cell.seed)
+            ]
+            rows.append(
+                {
+                    "scored on": o.cell.volume,
+                    "structure": structure,
+                    "method": o.cell.method,
+                    "seed": str(o.cell.seed),
+                    "trained on": " + ".join(o.cell.trained_on),
+                    "3D Dice": cell_text([o], structure, "dice_3d"),
+                    "trained on itself": (
+                        cell_text(own, structure, "dice_3d") if own else UNDEFINED
+                    ),
+                }
+            )
+    caption = f"3D Dice of networks trained on {study.across_budget} slices of each other volume"
+    return Table("across_volumes", tuple(rows), caption) if rows else None
+
+
+def cells_table(outcomes: Sequence[Outcome]) -> Table:
+    """Every run and what became of it, one row a structure."""
+    rows = []
+    for o in outcomes:
+        for structure in o.cell.structures:
+            scores = o.result["scores"][structure] if o.result else {}
+            rows.append(
+                {
+                    "volume": o.cell.volume,
+                    "structure": structure,
+                    "trained on": "+".join(o.cell.trained_on),
+                    "method": o.cell.method,
+                    "budget": str(o.cell.budget),
+                    "seed": str(o.cell.seed),
+                    "3D Dice": _exact(scores.get("dice_3d")),
+                    "average 2D Dice": _exact(scores.get("average_dice_2d")),
+                    "slices scored": str(scores.get("slices_scored", "")),
+                    "training, s": f"{o.result['training_seconds']:.0f}" if o.result else "",
+                    "label": str(scores.get("prediction", "")),
+                    "state": "done" if o.result else f"failed: {o.failed}" if o.failed else MISSING,
+                }
+            )
+    return Table("runs", tuple(rows))
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None else f"{value:.5f}"
