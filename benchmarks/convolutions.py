@@ -1,6 +1,6 @@
 """Ways to compute the convolutions that XLA is slow at, in milliseconds.
 
-    python benchmarks/convolutions.py
+    python benchmarks/convolutions.py [--output=r.json]
 
 Grouped convolutions, convolutions of one large map of few channels, and convolutions of a map
 that was enlarged twice by repetition: forward and both gradients, 3 x 3, float32. `ours` is what
@@ -18,7 +18,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import app, flags
 from jax import lax
+from recording import record
 
 from vemseg_jax.models.convolution import conv2d, grouped_conv2d, upsampled_conv2d
 from vemseg_jax.resize import repeat2d
@@ -34,6 +36,7 @@ FEW_CHANNELS += [(2, 256, 16, 16), (1, 128, 16, 16), (4, 256, 16, 16), (1, 128, 
 # Batch, side before enlarging, channels, features: decoders of UNet++ at 256 x 256.
 ENLARGED = [(2, 32, 128, 128), (2, 64, 64, 64), (2, 64, 128, 64), (2, 128, 64, 16)]
 REPEATS = 7
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
 
 def native(x: jax.Array, kernel: jax.Array, groups: int = 1) -> jax.Array:
@@ -65,8 +68,8 @@ def milliseconds(function: Callable, *arguments: jax.Array) -> float:
     return 1e3 * statistics.median(times)
 
 
-def print_row(label: str, convolve: Convolution, x: jax.Array, kernel: jax.Array) -> None:
-    """Times a convolution and its gradients."""
+def time_row(label: str, convolve: Convolution, x: jax.Array, kernel: jax.Array) -> dict:
+    """Times a convolution and its gradients; prints and returns milliseconds."""
     dy = jnp.ones(jax.eval_shape(convolve, x, kernel).shape)
 
     def input_gradient(x, kernel, dy):
@@ -78,11 +81,15 @@ def print_row(label: str, convolve: Convolution, x: jax.Array, kernel: jax.Array
     forward = milliseconds(jax.jit(convolve), x, kernel)
     to_input = milliseconds(jax.jit(input_gradient), x, kernel, dy)
     to_kernel = milliseconds(jax.jit(kernel_gradient), x, kernel, dy)
-    print(f"{label:44s} {forward:8.1f} {to_input:15.1f} {to_kernel:16.1f}", flush=True)
+    print(f"{label:44s} {forward:8.2f} {to_input:15.2f} {to_kernel:16.2f}", flush=True)
+    keys = ("forward", "input_gradient", "kernel_gradient")
+    return {"what": label, **dict(zip(keys, (forward, to_input, to_kernel), strict=True))}
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Prints a table."""
+    del argv
+    rows: list[dict] = []
     rng = np.random.default_rng(0)
 
     def random(*shape: int) -> jax.Array:
@@ -98,18 +105,23 @@ def main() -> None:
             "ours": lambda x, k, g=groups: grouped_conv2d(x, [k], groups=g, padding=1),
         }
         for way, convolve in ways.items():
-            print_row(f"1 x {side}^2, {channels} in {groups} groups  {way}", convolve, x, kernel)
+            rows.append(
+                time_row(f"1 x {side}^2, {channels} in {groups} groups  {way}", convolve, x, kernel)
+            )
     for batch, side, channels, features in FEW_CHANNELS:
         x, kernel = random(batch, side, side, channels), random(3, 3, channels, features)
         label = f"{batch} x {side}^2, {channels} -> {features}"
-        print_row(f"{label}  native", native, x, kernel)
-        print_row(f"{label}  ours", lambda x, k: conv2d(x, k, padding=1), x, kernel)
+        rows.append(time_row(f"{label}  native", native, x, kernel))
+        rows.append(time_row(f"{label}  ours", lambda x, k: conv2d(x, k, padding=1), x, kernel))
     for batch, side, channels, features in ENLARGED:
         x, kernel = random(batch, side, side, channels), random(3, 3, channels, features)
         label = f"{batch} x {side}^2 enlarged, {channels} -> {features}"
-        print_row(f"{label}  native", lambda x, k: native(repeat2d(x, (2, 2)), k), x, kernel)
-        print_row(f"{label}  ours", upsampled_conv2d, x, kernel)
+        rows.append(
+            time_row(f"{label}  native", lambda x, k: native(repeat2d(x, (2, 2)), k), x, kernel)
+        )
+        rows.append(time_row(f"{label}  ours", upsampled_conv2d, x, kernel))
+    record(_OUTPUT.value, "convolutions", rows, unit="ms")
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -1,6 +1,7 @@
 """Crops per second of both data paths and of a plain reader of TIFF files; memory of streaming.
 
-    python benchmarks/data_loading.py --output=DIR [--slices=8 --size=4000,6000] [--parts=...]
+    python benchmarks/data_loading.py --data=DIR [--slices=8 --size=4000,6000] [--parts=...]
+        [--output=r.json]
 
 One phantom with nucleoli, as TIFF files and converted, stays in DIR. The plain reader opens image
 and label of a slice for each crop, draws positions until 2048 x 2048 pixels hold a nucleolus (as
@@ -13,9 +14,7 @@ from vemseg_jax.huge_pages import restart_with_huge_pages
 
 restart_with_huge_pages()  # before jax is imported
 
-import argparse
 import dataclasses
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,8 @@ from typing import Any
 import jax
 import numpy as np
 import tifffile
+from absl import app, flags
+from recording import host_peak_gib, record, spread
 
 from vemseg_jax.config import (
     DataConfig,
@@ -51,6 +52,12 @@ from vemseg_jax.train.supervised import make_step, train_step
 CROP, FULL_CROP, BATCH = 512, 2048, 10
 NORMALIZATION = Normalization(mean=0.5, std=0.2, dtype_max=255)
 PAIRS = 15
+_DATA = flags.DEFINE_string("data", None, "Folder for the volumes.", required=True)
+_SLICES = flags.DEFINE_integer("slices", 8, "Of the phantom.", 1)
+_SIZE = flags.DEFINE_string("size", "4000,6000", "Rows and columns of the phantom.")
+_PARTS = flags.DEFINE_list("parts", ["crops", "step", "memory"], "What to measure.")
+_SECONDS = flags.DEFINE_float("seconds", 20.0, "That each way of reading is measured for.", 0.1)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 ONE_BYTE = 1e-9
 
 
@@ -109,17 +116,17 @@ def open_batches(config: ExperimentConfig) -> Batches:
     return make_batches(volume, config, find_split(volume, config))
 
 
-def rate(next_crops: Callable[[int], int], seconds: float = 20.0) -> float:
+def rate(next_crops: Callable[[int], int]) -> float:
     """Crops a second; `next_crops(n)` does the n-th piece of work and returns its crops."""
     next_crops(0)
     crops, number, start = 0, 1, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while time.perf_counter() - start < _SECONDS.value:
         crops += next_crops(number)
         number += 1
     return crops / (time.perf_counter() - start)
 
 
-def compare_crops(stack: Path, volume: Path) -> None:
+def compare_crops(stack: Path, volume: Path) -> list[dict]:
     """Crops a second of each way, alternately, three times."""
     reader = plain_reader(stack)
     cut = jax.jit(
@@ -162,12 +169,16 @@ def compare_crops(stack: Path, volume: Path) -> None:
             for name, way in ways.items():
                 found[name].append(rate(way))
     plain = statistics.median(found["plain reader"])
+    rows = []
     for name, rates in found.items():
         median = statistics.median(rates)
         print(f"{name:38s} {median:9.1f} crops/s  {median / plain:7.1f} x the plain reader")
+        row = {"part": "crops", "way": name, "crops_per_second": spread(rates)}
+        rows.append(row | {"ratio": median / plain})
+    return rows
 
 
-def compare_steps(volume: Path) -> None:
+def compare_steps(volume: Path) -> list[dict]:
     """A step of the smallest network with its batch made in it, and on a constant batch."""
     config = configure(volume)
     config.train.batch_size = 2
@@ -207,20 +218,19 @@ def compare_steps(volume: Path) -> None:
                 jax.block_until_ready(metrics)
                 times[name].append(time.perf_counter() - start)
     constant = times["a constant batch"][2:]
+    rows = []
     for name, seconds in times.items():
         ratios = [a / b for a, b in zip(seconds[2:], constant, strict=True)]
+        row = {"part": "step", "way": name, "step_seconds": spread(seconds[2:])}
+        rows.append(row | {"ratio": statistics.median(ratios)})
         print(
             f"{name:22s} {statistics.median(seconds[2:]):.3f} s a step, "
             f"{statistics.median(ratios):.3f} x the constant batch (median of {PAIRS} pairs)"
         )
+    return rows
 
 
-def peak_gib() -> float:
-    """The most memory this process has held."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def measure_memory(output: Path) -> None:
+def measure_memory(output: Path) -> list[dict]:
     """Streams half a volume's crops, all slices labelled, from 3 GiB with 0.25 GiB of cache."""
     path, shape = output / "large.zarr", (512, 2000, 3000)
     if not path.exists():
@@ -237,40 +247,39 @@ def measure_memory(output: Path) -> None:
             for z in range(shape[0]):
                 label.write_mask(z, mask)
     config = configure(path, memory_budget_gib=0.25, cache_gib=0.25)
-    before = peak_gib()
+    before = host_peak_gib()
     with open_batches(config) as batches:
-        opened = peak_gib()
+        opened = host_peak_gib()
         for step in range(300):
             batches(step)
             if step == 30:
-                early = peak_gib()
+                early = host_peak_gib()
+    last = host_peak_gib()
     print(
         f"volume {np.prod(shape) / 2**30:.2f} GiB and as much of labels, budget and cache 0.25 GiB"
         f" each; peak memory {before:.2f} GiB at the start, {opened:.2f} with the positions of"
-        f" {shape[0]} slices found, {early:.2f} after 30 steps, {peak_gib():.2f} after 300"
+        f" {shape[0]} slices found, {early:.2f} after 30 steps, {last:.2f} after 300"
     )
+    peaks = {"start": before, "positions": opened, "30 steps": early, "300 steps": last}
+    return [{"part": "memory", "way": name, "peak_gib": gib} for name, gib in peaks.items()]
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Runs the parts that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--slices", type=int, default=8)
-    parser.add_argument("--size", default="4000,6000")
-    parser.add_argument("--parts", default="crops,step,memory")
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    parts = arguments.parts.split(",")
+    del argv
+    data, rows = Path(_DATA.value), []
+    data.mkdir(parents=True, exist_ok=True)
     # First: its figures are the peak of the whole process.
-    if "memory" in parts:
-        measure_memory(arguments.output)
-    if "crops" in parts or "step" in parts:
-        stack, volume = prepare(arguments.output, arguments.slices, arguments.size)
-    if "crops" in parts:
-        compare_crops(stack, volume)
-    if "step" in parts:
-        compare_steps(volume)
+    if "memory" in _PARTS.value:
+        rows += measure_memory(data)
+    if "crops" in _PARTS.value or "step" in _PARTS.value:
+        stack, volume = prepare(data, _SLICES.value, _SIZE.value)
+    if "crops" in _PARTS.value:
+        rows += compare_crops(stack, volume)
+    if "step" in _PARTS.value:
+        rows += compare_steps(volume)
+    record(_OUTPUT.value, "data_loading", rows, slices=_SLICES.value, size=_SIZE.value)
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

@@ -1,6 +1,7 @@
 """Slices per second of whole-volume inference, and the same network in the reference's scheme.
 
-    python benchmarks/inference.py [--network=unetplusplus] [--size=3976,6065] [--slices=2]
+    python benchmarks/inference.py [--network=unetplusplus --size=3976,6065 --slices=2]
+        [--precision=bfloat16 --output=r.json]
 
 The reference's scheme, slice by slice: windows of 2048 pixels at every 512 of full resolution, each
 downsampled, passed and enlarged by itself, averaged. `window full` gives the same numbers, but
@@ -12,14 +13,16 @@ from vemseg_jax.huge_pages import restart_with_huge_pages
 
 restart_with_huge_pages()  # before jax is imported
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import jax
 import numpy as np
+from absl import app, flags
+from recording import record, spread
 
+from vemseg_jax.config import PRECISIONS
 from vemseg_jax.data.preprocessing import downsample_image
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.windows import STRIDE_SHARE, Planner, plan_whole, plan_windows
@@ -31,6 +34,12 @@ CROP, SCALE, BATCH = 512, 4, 4
 DEPTH3 = {"encoder_depth": 3, "decoder_channels": (128, 64, 16)}
 OPTIONS = {"unetplusplus": DEPTH3}
 REPEATS = 3
+_NETWORK = flags.DEFINE_string("network", "unetplusplus", "Registered name.")
+_SIZE = flags.DEFINE_list("size", ["3976", "6065"], "Rows and columns of a slice.")
+_SLICES = flags.DEFINE_integer("slices", 2, "Slices at once.", 1)
+_PRECISION = flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "Type of activations.")
+_REFERENCE = flags.DEFINE_bool("reference", True, "Also time the reference's scheme.")
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
 
 def reference_scheme(forward: Callable, image: np.ndarray) -> np.ndarray:
@@ -49,18 +58,14 @@ def reference_scheme(forward: Callable, image: np.ndarray) -> np.ndarray:
     return (mean > 0.5).astype(np.uint8)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Times the ways one after the other, several times over."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--network", default="unetplusplus")
-    parser.add_argument("--size", default="3976,6065")
-    parser.add_argument("--slices", type=int, default=2)
-    arguments = parser.parse_args()
-    h, w = (int(n) for n in arguments.size.split(","))
-    options = OPTIONS.get(arguments.network, {})
-    model = registry.create_model(registry.model_config(arguments.network, **options))
+    del argv
+    network, (h, w) = _NETWORK.value, (int(n) for n in _SIZE.value)
+    model_config = registry.model_config(network, **OPTIONS.get(network, {}))
+    model = registry.create_model(model_config, dtype=_PRECISION.value)
     variables = initial_variables(model, seed=0, channels=1)
-    images = np.random.default_rng(0).normal(size=(arguments.slices, h, w)).astype(np.float32)
+    images = np.random.default_rng(0).normal(size=(_SLICES.value, h, w)).astype(np.float32)
     small = downsample_image(images)
     plain = tiling.make_forward(model.apply, variables)
     enlarging = tiling.make_forward(model.apply, variables, scale=SCALE)
@@ -85,6 +90,8 @@ def main() -> None:
         "window": lambda: decided(small, windows(small.shape[1:], 1), BATCH),
         "whole": lambda: decided(small, plan_whole(small.shape[1:]), 1),
     }
+    if not _REFERENCE.value:
+        del ways["reference's scheme"]
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(REPEATS + 1):
         for name, way in ways.items():
@@ -92,12 +99,17 @@ def main() -> None:
             way()
             if repeat:  # the first compiles
                 times[name].append((time.perf_counter() - start) / len(images))
-    slowest = statistics.median(times["reference's scheme"])
-    print(f"{arguments.network}, slices of {h} x {w}, {jax.devices()[0].device_kind}")
+    first = next(iter(times))
+    slowest = statistics.median(times[first])
+    print(f"{network}, slices of {h} x {w}, {jax.devices()[0].device_kind}")
+    rows = []
     for name, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"{name:20s} {median:8.2f} s a slice  {slowest / median:6.2f} x as fast")
+        rows.append({"way": name, "seconds_a_slice": spread(seconds), "faster": slowest / median})
+        print(f"{name:20s} {median:8.3f} s a slice  {slowest / median:6.2f} x {first}")
+    settings = {"network": network, "size": [h, w], "precision": _PRECISION.value}
+    record(_OUTPUT.value, "inference", rows, **settings)
 
 
 if __name__ == "__main__":
-    main()
+    app.run(main)

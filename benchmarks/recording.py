@@ -1,0 +1,113 @@
+"""What every benchmark shares: the machine in words, medians with their spread, JSON files."""
+
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import vemseg_jax
+from vemseg_jax.config import ExperimentConfig
+from vemseg_jax.data.atomic import write_json
+from vemseg_jax.errors import InputError
+
+# TFLOP/s of dense products on the data sheets of NVIDIA's SXM modules: float32 outside of the
+# tensor cores, TF32 (which jax uses for float32 where there is any), bfloat16 and float16.
+DATASHEET = {
+    "V100": {"float32": 15.7, "float16": 125.0},
+    "A100": {"float32": 156.0, "bfloat16": 312.0, "float16": 312.0},
+    "H100": {"float32": 495.0, "bfloat16": 989.0, "float16": 989.0},
+    "H200": {"float32": 495.0, "bfloat16": 989.0, "float16": 989.0},
+}
+
+
+def datasheet_flops(device: str, precision: str) -> float | None:
+    """FLOP/s that the maker promises; None for what is not listed."""
+    for name, rates in DATASHEET.items():
+        if name in device and precision in rates:
+            return rates[precision] * 1e12
+    return None
+
+
+def machine() -> dict[str, Any]:
+    """Device, cores, memory and versions."""
+    device = jax.devices()[0]
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "device": device.device_kind,
+        "platform": device.platform,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "vemseg_jax": vemseg_jax.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, quartiles and number of measurements."""
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    return {"median": statistics.median(values), "low": low, "high": high, "n": len(values)}
+
+
+def seconds(call: Callable[[], Any], *, repeats: int, warm: int = 1) -> list[float]:
+    """Seconds of each of `repeats` calls, after `warm` ones; waits for the device each time."""
+    times = []
+    for _ in range(warm + repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - start)
+    return times[warm:]
+
+
+def host_peak_gib() -> float:
+    """The most memory this process has held, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def record(output: str | None, benchmark: str, rows: Sequence[dict], **settings: Any) -> None:
+    """Writes one JSON file, whole or not at all; does nothing without a path."""
+    if not output:
+        return
+    path = Path(output)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    result = {"benchmark": benchmark, "machine": machine(), "settings": settings}
+    write_json(path, {**result, "rows": list(rows)})
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """What `record` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_config(path: str) -> ExperimentConfig:
+    """The experiment of a file of `configs/`.
+
+    Raises:
+      InputError: no such file, or one without `get_config`.
+    """
+    spec = importlib.util.spec_from_file_location("experiment_config", path)
+    if spec is None or spec.loader is None or not Path(path).exists():
+        raise InputError(f"{path}: no such configuration; give a Python file with get_config()")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    assert isinstance(config, ExperimentConfig)
+    return config

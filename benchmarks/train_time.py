@@ -1,0 +1,179 @@
+"""Training time per volume of every network and method: the study's Table 1, measured here.
+
+    python benchmarks/train_time.py --configs=configs/ssl_unetplusplus_cutmix.py --output=r.json \\
+        [--batch=8 --crop=256 --precision=bfloat16 --peer=torch]
+
+Each configuration's own step (cutting crops, forward, losses, backward, clip, update) on random
+slices: median of warm steps, compilation, memory, FLOPs by XLA's count before optimisation, and the
+share of what a large matrix product reaches on the same device in the same type. Times the steps of
+the configuration that is the training time of one volume; at another batch or crop than the
+configuration's it is extrapolated in proportion to the pixels, and marked so. `--peer=torch` runs
+the same step with segmentation_models_pytorch right after, eager and compiled.
+"""
+
+from vemseg_jax.huge_pages import restart_with_huge_pages
+
+restart_with_huge_pages()  # before jax is imported
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from peers import has_peer, time_torch
+from recording import datasheet_flops, host_peak_gib, load_config, record, seconds, spread
+from steps import matmul_flops, prepare_step, with_size
+
+from vemseg_jax.config import PRECISIONS, ExperimentConfig, is_pair
+from vemseg_jax.models.registry import model_name
+from vemseg_jax.parallel import Placement
+from vemseg_jax.train.parts import repeated
+
+_CONFIGS = flags.DEFINE_list("configs", None, "Configuration files.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
+_BATCH = flags.DEFINE_integer("batch", None, "Crops a step; default the configuration's.")
+_CROP = flags.DEFINE_integer("crop", None, "Side of a crop; default the configuration's.")
+_PRECISION = flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "Type of activations.")
+_STATISTICS = flags.DEFINE_enum("statistics", None, ["reference", "merged"], "Of a pair.")
+_VMAPPED = flags.DEFINE_bool("vmapped", False, "A pair in one vmapped pass, for comparison.")
+_SCAN = flags.DEFINE_integer("steps_per_dispatch", 1, "Steps in one dispatch.", 1)
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Dispatches that are timed.", 1)
+_PEER = flags.DEFINE_enum("peer", None, ["torch"], "Also time the same step with it.")
+_PEER_COMPILED = flags.DEFINE_bool("peer_compiled", True, "Also with torch.compile.")
+
+
+def _flops(lowered: Any, compiled: Any) -> float | None:
+    """FLOPs of one step by XLA's count of the program as it is written, if it counts."""
+    for stage in (lowered, compiled):
+        cost = stage.cost_analysis()
+        cost = cost[0] if isinstance(cost, list) else cost
+        if cost and cost.get("flops", 0) > 0:
+            return float(cost["flops"])
+    return None
+
+
+def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, Any]:
+    """One row: `config` is what runs, `schedule` what a volume takes."""
+    prepared = prepare_step(config, Placement())
+    step, state, (planes, crops) = prepared.step, prepared.state, prepared.data
+    start = time.perf_counter()
+    lowered = step.lower(state, planes, crops)  # type: ignore[attr-defined]
+    compiled = lowered.compile()
+    compilation = time.perf_counter() - start
+    planned = compiled.memory_analysis()
+    count = _SCAN.value
+    if count > 1:
+        crops = jax.tree.map(lambda x: jax.numpy.stack([x] * count), crops)
+        compiled = repeated(step).lower(state, planes, crops).compile()
+
+    def dispatch() -> Any:
+        nonlocal state
+        state, metrics = compiled(state, planes, crops)
+        return metrics
+
+    times = [t / count for t in seconds(dispatch, repeats=_REPEATS.value)]
+    median, flops = spread(times)["median"], _flops(lowered, compiled)
+    stats = jax.devices()[0].memory_stats() or {}
+    pixels = config.train.batch_size * config.data.crop_size**2
+    usual = schedule.train.batch_size * schedule.data.crop_size**2
+    product = matmul_flops(config.train.precision)
+    rate = flops / median if flops else None
+    promised = datasheet_flops(jax.devices()[0].device_kind, config.train.precision)
+    return {
+        "network": model_name(config.model),
+        "encoder_depth": getattr(config.model, "encoder_depth", None),
+        "method": config.cps.method,
+        "statistics": config.cps.statistics if is_pair(config) else None,
+        "vmapped": config.cps.vmapped,
+        "framework": "jax",
+        "precision": config.train.precision,
+        "batch": config.train.batch_size,
+        "crop": config.data.crop_size,
+        "steps_per_dispatch": count,
+        "parameters": prepared.parameters,
+        "parameters_trained": prepared.parameters * (2 if is_pair(config) else 1),
+        "initial_seconds": prepared.initial_seconds,
+        "compile_seconds": compilation,
+        "step_seconds": spread(times),
+        "flops": flops,
+        "matmul_flops_per_second": product,
+        "share_of_matmul": rate / product if rate else None,
+        "share_of_datasheet": rate / promised if rate and promised else None,
+        "memory_planned_gib": (planned.temp_size_in_bytes + planned.argument_size_in_bytes) / 2**30,
+        "memory_device_peak_gib": stats.get("peak_bytes_in_use", 0) / 2**30 or None,
+        "memory_host_peak_gib": host_peak_gib(),
+        "schedule_steps": schedule.train.steps,
+        "schedule_pixels": usual,
+        "volume_hours": schedule.train.steps * median * (usual / pixels) / 3600,
+        "extrapolated": pixels != usual or config.data.crop_size != schedule.data.crop_size,
+    }
+
+
+def measure_peer(config: ExperimentConfig, row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of torch beside the row of jax; a form that fails says why."""
+    rows = []
+    for compiled in (False, True) if _PEER_COMPILED.value else (False,):
+        name = "torch, compiled" if compiled else "torch, eager"
+        peer = {key: row[key] for key in _SHARED} | {"framework": name}
+        try:
+            times, first = time_torch(config, compiled=compiled, repeats=_REPEATS.value)
+        except Exception as error:  # whatever a compiler says belongs into the table
+            peer["failed"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        else:
+            ratio = row["step_seconds"]["median"] / spread(times)["median"]
+            peer |= {
+                "step_seconds": spread(times),
+                "compile_seconds": first,
+                "jax_over_peer": ratio,
+                "volume_hours": row["volume_hours"] / ratio,
+            }
+        rows.append(peer)
+    return rows
+
+
+# What a row of a peer has in common with that of jax before it.
+_SHARED = (
+    "network", "encoder_depth", "method", "precision", "batch", "crop", "extrapolated"
+)  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> str:
+    head = f"{row['network']:15s} {row['method']:11s} {row['framework']:15s} {row['precision']:9s}"
+    if "failed" in row:
+        return f"{head} failed: {row['failed']}"
+    step = row["step_seconds"]
+    text = f"{head} {row['batch']} x {row['crop']}  step {step['median']:.4f} s"
+    text += f" ({step['low']:.4f} to {step['high']:.4f})  volume {row['volume_hours']:.1f} h"
+    if "jax_over_peer" in row:
+        return f"{text}  jax takes {row['jax_over_peer']:.2f} of it"
+    share = f"{row['share_of_matmul']:.0%}" if row["share_of_matmul"] else "unknown"
+    return f"{text}  compilation {row['compile_seconds']:.1f} s  {share} of a matrix product"
+
+
+def main(argv: list[str]) -> None:
+    """Measures each configuration in turn and prints a line each."""
+    del argv
+    logging.set_verbosity(logging.WARNING)
+    rows: list[dict[str, Any]] = []
+    for path in _CONFIGS.value:
+        schedule = load_config(path)
+        config = with_size(
+            schedule, batch=_BATCH.value, crop=_CROP.value, precision=_PRECISION.value
+        )
+        statistics = _STATISTICS.value or config.cps.statistics
+        config.cps = dataclasses.replace(
+            config.cps, statistics=statistics, vmapped=_VMAPPED.value and is_pair(config)
+        )
+        row = {"config": path, **measure(config, schedule)}
+        found = [row]
+        if _PEER.value and has_peer(config):
+            found += measure_peer(config, row)
+        for each in found:
+            print(_line(each), flush=True)
+        rows += found
+    record(_OUTPUT.value, "train_time", rows)
+
+
+if __name__ == "__main__":
+    app.run(main)
