@@ -26,12 +26,16 @@ class Checkpoints:
         # orbax tells of every file it touches; its warnings still come through.
         logging.getLogger("absl").addFilter(_is_not_chatter)
         folder = workdir.absolute() / FOLDER
-        self._managers = {
-            which: ocp.CheckpointManager(
-                folder / which, options=ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False)
+        if jax.distributed.is_initialized():
+            # This process alone saves, and waits for no other.
+            options.multiprocessing_options = ocp.options.MultiprocessingOptions(
+                primary_host=jax.process_index(), active_processes={jax.process_index()}
             )
-            for which in (LATEST, BEST)
-        }
+        self._managers = {}
+        for which in (LATEST, BEST):
+            (folder / which).mkdir(parents=True, exist_ok=True)
+            self._managers[which] = ocp.CheckpointManager(folder / which, options=options)
 
     def save(
         self, which: str, step: int, *, variables: Any, meta: dict, optimizer: Any = None
@@ -91,6 +95,23 @@ class Checkpoints:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class NoCheckpoints(Checkpoints):
+    """Keeps and finds nothing: of the processes that train together, one has the checkpoints."""
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+        self._managers = {}
+
+    def save(
+        self, which: str, step: int, *, variables: Any, meta: dict, optimizer: Any = None
+    ) -> None:
+        """Drops the trees."""
+
+    def step(self, which: str) -> int | None:
+        """None: there is no checkpoint here."""
+        return None
 
 
 def _abstract(tree: Any) -> Any:

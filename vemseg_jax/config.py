@@ -10,7 +10,7 @@ from typing import Any
 
 from vemseg_jax.errors import InputError
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 SCHEDULES = ("warmup_poly", "reference", "constant", "plateau")
 OPTIMIZERS = ("adam", "adamw")
 LOSSES = ("soft_dice", "dice_coef", "fractal_tanimoto", "senformer")
@@ -28,6 +28,8 @@ class DataConfig:
 
     Attributes:
       volume: path of a converted volume.
+      other_volumes: paths of more volumes to train on: each batch has as many crops of each; of
+        their labelled slices `num_train_slices` are taken, none is held out.
       structures: label images to learn, one output channel each.
       crop_size: side of a crop in training-scale pixels; 512 at 4x is the study's 2048.
       empty_crop_probability: share of crops drawn from positions without the structure.
@@ -45,6 +47,7 @@ class DataConfig:
     """
 
     volume: str = ""
+    other_volumes: tuple[str, ...] = ()
     structures: tuple[str, ...] = ("nuclei",)
     crop_size: int = 512
     empty_crop_probability: float = 0.001
@@ -98,11 +101,13 @@ class TrainConfig:
       batch_size: crops per step.
       steps: optimizer steps.
       seed: of the initial weights, the crops and the augmentation.
-      precision: type of activations and products; parameters and statistics stay float32.
+      precision: type of activations and products: `float32`, `bfloat16`, or `float16` with a
+        dynamic loss scale; parameters, statistics and losses stay float32.
       log_every: steps between lines of the log.
       eval_every: steps between validations; 0 for none before the end.
       checkpoint_every: steps between checkpoints.
       steps_per_dispatch: that the device is given at once; 0 is 1 on CPUs and 10 elsewhere.
+      devices: that share each batch; 0 takes as many as share it evenly.
     """
 
     batch_size: int = 8
@@ -113,6 +118,7 @@ class TrainConfig:
     eval_every: int = 500
     checkpoint_every: int = 500
     steps_per_dispatch: int = 0
+    devices: int = 0
 
 
 @dataclasses.dataclass
@@ -209,6 +215,7 @@ def check_config(config: ExperimentConfig) -> None:
     low_high = tuple(data.z_range)
     ordered = len(low_high) == 2 and (low_high == (0, 0) or 0 <= low_high[0] < low_high[1])
     _require(ordered, "data.z_range", data.z_range, "(first, one past the last), first < last")
+    _check_others(config)
     classes = getattr(config.model, "num_classes", None)
     exclusive = getattr(config.model, "exclusive", False)
     right = f"{len(data.structures) + exclusive}, one for each of --config.data.structures"
@@ -228,10 +235,27 @@ def check_config(config: ExperimentConfig) -> None:
     _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
     for name in ("batch_size", "steps", "log_every", "checkpoint_every"):
         _require(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
-    for name in ("eval_every", "steps_per_dispatch"):
+    for name in ("eval_every", "steps_per_dispatch", "devices"):
         _require(getattr(train, name) >= 0, f"train.{name}", getattr(train, name), "at least 0")
     known = train.precision in PRECISIONS
     _require(known, "train.precision", train.precision, f"one of {', '.join(PRECISIONS)}")
+
+
+def _check_others(config: ExperimentConfig) -> None:
+    data = config.data
+    if not data.other_volumes:
+        return
+    found, right = data.other_volumes, "paths that differ from each other and from data.volume"
+    differ = len({data.volume, *found}) == 1 + len(found)
+    _require(differ, "data.other_volumes", found, right)
+    for name, empty in (("z_range", (0, 0)), ("train_slices", ())):
+        value = tuple(getattr(data, name))
+        right = f"{empty} with data.other_volumes: slices are numbered in each volume"
+        _require(value == empty, f"data.{name}", value, right)
+    kinds = (2 if is_pair(config) else 1) * (1 + len(found))
+    right = f"a multiple of {kinds}: as many crops of each volume"
+    batch = config.train.batch_size
+    _require(batch % kinds == 0, "train.batch_size", batch, right)
 
 
 def _check_loss(config: ExperimentConfig) -> None:
@@ -291,6 +315,15 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return value
+
+
+def completed(old: Any, new: Any) -> Any:
+    """A plain configuration with the fields it lacks, of an earlier version, as in `new`."""
+    if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+        return old
+    return {key: completed(old.get(key, value), value) for key, value in new.items()} | {
+        key: value for key, value in old.items() if key not in new
+    }
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -16,7 +16,7 @@ def restart_with_huge_pages() -> None:
 
     XLA takes one buffer for all intermediate maps of a step and gives it back after the step, so
     each step touches it anew, page by page: a fifth to a third of the time of a training step on a
-    CPU with pages of 4 KiB (`benchmarks/train_step.py`). malloc reads its settings when a process
+    CPU with pages of 4 KiB (`benchmarks/train_time.py`). malloc reads its settings when a process
     starts, hence the restart; call this before jax is imported, while there is nothing to lose.
 
     Does nothing where that would not help (not Linux, a glibc before 2.35, a system that gives

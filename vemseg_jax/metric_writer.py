@@ -52,6 +52,19 @@ class MetricWriter:
             self._board.close()
 
 
+class NoWriter(MetricWriter):
+    """Writes nothing: of the processes that train together, one keeps the log."""
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Drops the values."""
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
 def _open_tensorboard(workdir: Path, first_step: int) -> Any:
     try:
         from tensorboardX import SummaryWriter

@@ -150,12 +150,13 @@ def test_gradients_reach_every_parameter_and_statistics_move(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_bfloat16_stays_close_with_float32_parameters(name):
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 4e-3)])
+def test_narrow_types_stay_close_with_float32_parameters(name, dtype, tolerance):
     config = registry.model_config(
         name, **SMALL[name] | (LESS_NARROW if "psp_depth" in SMALL[name] else {})
     )
     wide = registry.create_model(config)
-    narrow = registry.create_model(config, dtype=jnp.bfloat16)
+    narrow = registry.create_model(config, dtype=dtype)
     variables = _variables(wide)
     key, image = jax.random.key(0), _image(1, 32, 32)
     shapes = jax.eval_shape(lambda x: narrow.init(key, x, train=False), image)
@@ -165,7 +166,7 @@ def test_bfloat16_stays_close_with_float32_parameters(name):
         for m in (wide, narrow)
     )
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, expected, atol=2e-2)
+    np.testing.assert_allclose(found, expected, atol=tolerance)
     assert np.any(found != expected)
 
 

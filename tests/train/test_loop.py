@@ -149,9 +149,11 @@ def test_several_structures_and_slices_labelled_for_one_of_them(tmp_path):
     assert load_trained(tmp_path / "run", None).description.train_slices == (0, 2, 5)
 
 
-def test_bfloat16_trains(volume, tmp_path):
-    state = train(small_config(volume, precision="bfloat16", steps=2), tmp_path)
-    assert all(x.dtype == np.float32 for x in jax.tree.leaves(state.params))
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_narrow_types_keep_float32_parameters(volume, tmp_path, precision):
+    state = train(small_config(volume, precision=precision, steps=2), tmp_path)
+    held = (state.params, state.batch_stats)
+    assert all(x.dtype == np.float32 for x in jax.tree.leaves(held))
 
 
 @pytest.mark.parametrize(

@@ -48,13 +48,13 @@ def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
         return None
 
     restart_with_huge_pages()
-    _keep_compiled_programs()
+    keep_compiled_programs()
     # jax tells of every accelerator it does not find.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     app.run(guarded, flags_parser=_parse)
 
 
-def _keep_compiled_programs() -> None:
+def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache, so that a second run starts at once.
 
     `JAX_COMPILATION_CACHE_DIR` names another folder; empty, nothing is kept. Small programs are

@@ -7,6 +7,7 @@ from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.ranges import parse_slices
+from vemseg_jax.config import PRECISIONS
 from vemseg_jax.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +37,12 @@ _PREDICTION = flags.DEFINE_enum(
     None,
     ["first", "second", "mean"],
     "Of two networks that taught each other; default as the run was configured.",
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision",
+    None,
+    list(PRECISIONS),
+    "Type of activations and products; default that of the training.",
 )
 _METHOD = flags.DEFINE_enum(
     "method",
@@ -145,6 +152,7 @@ def _predict(volume: Path, workdir: Path) -> "Result":
             batch_size=_BATCH_SIZE.value,
             suffix=_SUFFIX.value,
             prediction=_PREDICTION.value,
+            precision=_PRECISION.value,
             method=Method(_METHOD.value, _OVERLAP.value, _BLENDING.value, _FLIPS.value),
             probabilities=_PROBABILITIES.value,
             disagreement=_DISAGREEMENT.value,

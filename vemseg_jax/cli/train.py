@@ -6,6 +6,7 @@ from absl import flags, logging
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.experiment import define_config, experiment
+from vemseg_jax.errors import InputError
 
 _CONFIG = define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -16,13 +17,33 @@ _TENSORBOARD = flags.DEFINE_bool(
 )
 
 
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed",
+    False,
+    "One of several processes that train together; SLURM, Open MPI and Kubernetes are recognised.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "With --distributed elsewhere: host:port of the first process."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.", 1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: this one's number.", 0)
+
+
 def main() -> None:
     """Trains, or continues a run that was stopped."""
+    from vemseg_jax.parallel import is_first, join_processes
     from vemseg_jax.train.loop import train
 
     config = experiment(_CONFIG)
-    logging.set_verbosity(logging.INFO)
+    given = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if _DISTRIBUTED.value:
+        join_processes(given[0], num_processes=given[1], process_id=given[2])
+    elif any(value is not None for value in given):
+        raise InputError("--coordinator, --num_processes, --process_id belong to --distributed")
+    logging.set_verbosity(logging.INFO if is_first() else logging.WARNING)
     train(config, Path(_WORKDIR.value), tensorboard=_TENSORBOARD.value)
+    if not is_first():
+        return
     print(f"done: predict with  vemseg-predict --checkpoint={_WORKDIR.value} --volume=...")
 
 

@@ -129,16 +129,28 @@ def _cut(planes: jax.Array, crops: Crops, size: int) -> jax.Array:
 
 
 def make_batch(
-    planes: Planes, crops: Crops, *, crop_size: int, normalization: Normalization
+    planes: Planes | tuple[Planes, ...],
+    crops: Crops | tuple[Crops, ...],
+    *,
+    crop_size: int,
+    normalization: Normalization,
 ) -> Batch:
     """Cuts, normalises and augments one batch; runs inside the jitted step.
 
     Args:
-      planes: slices at least as large as a crop.
-      crops: which slice, corner and symmetry each crop has.
+      planes: slices at least as large as a crop; of several volumes, a tuple.
+      crops: which slice, corner and symmetry each crop has; a tuple likewise.
       crop_size: side of a crop.
       normalization: of the grey values.
     """
+    if not isinstance(planes, Planes):
+        assert not isinstance(crops, Crops)
+        parts = [
+            make_batch(each, where, crop_size=crop_size, normalization=normalization)
+            for each, where in zip(planes, crops, strict=True)
+        ]
+        return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+    assert isinstance(crops, Crops)
     image = _cut(planes.image[..., None], crops, crop_size).astype(jnp.float32)
     image = flip_turn(normalization(image), crops.symmetry)
     seen = jnp.ones_like(image)

@@ -10,6 +10,7 @@ import numpy as np
 from vemseg_jax.data.input_pipeline import Planes
 from vemseg_jax.data.sampling import Crops
 from vemseg_jax.data.windows import WindowReader, whole
+from vemseg_jax.parallel import Placement
 
 # Batches that are read while the device works on the one before.
 PREFETCH = 3
@@ -22,8 +23,12 @@ class Source(Protocol):
 
     streamed: bool
 
-    def __call__(self, step: int) -> tuple[Planes, Crops]:
+    def __call__(self, step: int) -> tuple[Any, Any]:
         """Slices and crops of a step, the same whenever they are asked for."""
+        ...
+
+    def stacked(self, step: int, count: int) -> tuple[Any, Any]:
+        """Slices, and the crops of `count` steps on a leading axis; not of streamed crops."""
         ...
 
     def close(self) -> None:
@@ -36,13 +41,20 @@ class Resident:
 
     streamed = False
 
-    def __init__(self, planes: Planes, sampler: Sampler):
+    def __init__(self, planes: Planes, sampler: Sampler, placement: Placement):
         # Labels serve the sampler on the host as well; here all of it goes to the device.
-        self._planes, self._sampler = jax.device_put(planes), sampler
+        self._planes, self._sampler = placement.whole(planes), sampler
+        self._placement = placement
 
     def __call__(self, step: int) -> tuple[Planes, Crops]:
         """All slices, and the crops of the step."""
-        return self._planes, self._sampler(step)
+        return self._planes, self._placement.split(self._sampler(step))
+
+    def stacked(self, step: int, count: int) -> tuple[Planes, Crops]:
+        """All slices, and the crops of `count` steps on a leading axis."""
+        crops = [self._sampler(number) for number in range(step, step + count)]
+        joined = jax.tree.map(lambda *each: np.stack(each), *crops)
+        return self._planes, self._placement.split(joined, axis=1)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -53,15 +65,18 @@ class Streamed:
 
     streamed = True
 
-    def __init__(self, reader: WindowReader, sampler: Sampler, *, steps: int):
+    def __init__(self, reader: WindowReader, sampler: Sampler, placement: Placement, *, steps: int):
         """`steps` is the end of the run: nothing beyond it is read."""
+        self._placement = placement
         self._reader, self._sampler, self._steps = reader, sampler, steps
         self._pool = ThreadPoolExecutor(PREFETCH, thread_name_prefix="crops")
         self._waiting: dict[int, Future[tuple[Planes, Crops]]] = {}
 
     def _read(self, step: int) -> tuple[Planes, Crops]:
         crops = self._sampler(step)
-        return jax.device_put((self._reader(crops), whole(crops)))
+        own = self._placement.rows(len(crops.plane))
+        here = self._reader(jax.tree.map(lambda x: x[own], crops))
+        return self._placement.join((here, jax.tree.map(lambda x: x[own], whole(crops))))
 
     def __call__(self, step: int) -> tuple[Planes, Crops]:
         """The crops of the step as slices; those of the next steps are begun.
@@ -77,9 +92,37 @@ class Streamed:
                 self._waiting[number] = self._pool.submit(self._read, number)
         return self._waiting.pop(step).result()
 
+    def stacked(self, step: int, count: int) -> tuple[Any, Any]:
+        """Not to be had: slices differ from step to step."""
+        raise ValueError("crops that are read as training goes come one step at a time")
+
     def close(self) -> None:
         """Drops what was begun and ends the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Joined:
+    """Crops of several volumes: a tuple of the slices and one of the crops."""
+
+    def __init__(self, sources: Sequence[Source]):
+        self._sources = tuple(sources)
+        self.streamed = any(source.streamed for source in sources)
+
+    def __call__(self, step: int) -> tuple[Any, Any]:
+        """Slices and crops of a step, by volume."""
+        planes, crops = zip(*(source(step) for source in self._sources), strict=True)
+        return planes, crops
+
+    def stacked(self, step: int, count: int) -> tuple[Any, Any]:
+        """Slices, and the crops of `count` steps on a leading axis, by volume."""
+        found = [source.stacked(step, count) for source in self._sources]
+        planes, crops = zip(*found, strict=True)
+        return planes, crops
+
+    def close(self) -> None:
+        """Closes each."""
+        for source in self._sources:
+            source.close()
 
 
 class Batches:
@@ -111,6 +154,6 @@ class Batches:
 
     def stacked(self, step: int, count: int) -> tuple[Any, Any]:
         """Slices, and the crops of `count` steps on a leading axis; not of streamed crops."""
-        planes, first = self(step)
-        crops = [first, *(self(number)[1] for number in range(step + 1, step + count))]
-        return planes, jax.tree.map(lambda *each: np.stack(each), *crops)
+        found = [source.stacked(step, count) for source in self._sources]
+        planes, crops = zip(*found, strict=True)
+        return (planes, crops) if len(planes) > 1 else (planes[0], crops[0])

@@ -20,6 +20,7 @@ class PredictOptions:
       batch_size: windows per call of the network.
       suffix: added to a structure's name for the result.
       prediction: of two networks: "first", "second" or "mean"; None as they were trained for.
+      precision: type of activations and products; None as the network was trained.
       method: how slices pass through the network.
       probabilities: also store them, 0 to 255 for 0 to 1.
       disagreement: of two networks, also store how far their probabilities lie apart, likewise.
@@ -31,6 +32,7 @@ class PredictOptions:
     batch_size: int = 8
     suffix: str = SUFFIX
     prediction: str | None = None
+    precision: str | None = None
     method: Method = dataclasses.field(default_factory=Method)
     probabilities: bool = False
     disagreement: bool = False

@@ -34,6 +34,7 @@ class Description:
       config: the whole experiment, plain values.
       networks: 1, or 2 that taught each other; the weights then stack both, see `models.pair`.
       prediction: of two networks: "first", "second" or "mean".
+      other_volumes: fingerprint and training slices of more volumes it was trained on.
     """
 
     model: registry.ModelConfig
@@ -50,6 +51,18 @@ class Description:
     config: dict[str, Any]
     networks: int = 1
     prediction: str = "first"
+    other_volumes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+
+    @property
+    def num_train_slices(self) -> int:
+        """Over all volumes."""
+        return len(self.train_slices) + sum(len(slices) for _, slices in self.other_volumes)
+
+    def slices_in(self, fingerprint: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Training and validation slices in a volume; none where it was not trained on."""
+        if fingerprint == self.fingerprint:
+            return self.train_slices, self.val_slices
+        return dict(self.other_volumes).get(fingerprint, ()), ()
 
     def to_meta(self, *, step: int, val_dice: dict[str, float]) -> dict[str, Any]:
         """As JSON values, with the step and the validation Dice per structure."""
@@ -60,7 +73,11 @@ class Description:
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> "Description":
         """The inverse of `to_meta`."""
+        # Written by versions that knew one volume only.
+        meta = {"other_volumes": [], **meta}
         values = {f.name: meta[f.name] for f in dataclasses.fields(cls)}
+        others = meta["other_volumes"]
+        values["other_volumes"] = tuple((name, tuple(slices)) for name, slices in others)
         for name in ("structures", "voxel_size", "train_slices", "val_slices"):
             values[name] = tuple(values[name])
         values["model"] = registry.model_from_dict(meta["model"])

@@ -43,8 +43,8 @@ def check_volume(volume: Volume, description: Description) -> None:
         )
 
 
-def _of_two(trained: Trained, options: PredictOptions) -> Trained:
-    """The pair with another choice of what it predicts, where one was made."""
+def _as_asked(trained: Trained, options: PredictOptions) -> Trained:
+    """The network, with another precision or of a pair another prediction where one was chosen."""
     if trained.description.networks == 1:
         for flag, chosen in (
             (f"--prediction={options.prediction}", options.prediction is not None),
@@ -54,10 +54,11 @@ def _of_two(trained: Trained, options: PredictOptions) -> Trained:
                 raise InputError(
                     f"{flag} is of two networks, but {trained.workdir} trained one; leave it out"
                 )
-    if options.prediction is None:
-        return trained
-    description = dataclasses.replace(trained.description, prediction=options.prediction)
-    return dataclasses.replace(trained, description=description)
+    choices = {"prediction": options.prediction, "precision": options.precision}
+    made: dict[str, Any] = {name: value for name, value in choices.items() if value is not None}
+    return dataclasses.replace(
+        trained, description=dataclasses.replace(trained.description, **made)
+    )
 
 
 def _chosen(volume: Volume, slices: tuple[int, ...]) -> list[int]:
@@ -92,7 +93,7 @@ class Work:
         self.job, options = job, job.options
         options.method.check()
         self.volume = open_volume(job.volume)
-        self.trained = _of_two(load_trained(job.workdir, job.which), options)
+        self.trained = _as_asked(load_trained(job.workdir, job.which), options)
         description = self.trained.description
         check_volume(self.volume, description)
         self.full = options.resolution == FULL and self.volume.downsample != 1
@@ -264,14 +265,14 @@ class Work:
         """What a label image records of where it came from."""
         description = self.trained.description
         # Slice numbers of another volume mean nothing here.
-        same = description.fingerprint == self.volume.fingerprint
+        training, validation = description.slices_in(self.volume.fingerprint)
         return {
             "kind": output.kind,
             "quantity": output.quantity,
             "structure": output.structure,
             "labelled_slices": list(self.grid.slices),
-            "training_slices": list(description.train_slices) if same else [],
-            "validation_slices": list(description.val_slices) if same else [],
+            "training_slices": list(training),
+            "validation_slices": list(validation),
             "training_volume": description.volume,
             "model": self.parts["network"]["name"],
             "prediction": self.parts["prediction"],

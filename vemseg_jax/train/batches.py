@@ -1,5 +1,6 @@
 """Which slices a run trains on, and whether they live on the device or are read as it goes."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -8,14 +9,25 @@ from absl import logging
 from vemseg_jax.config import ExperimentConfig, is_pair
 from vemseg_jax.data import input_pipeline
 from vemseg_jax.data.sampling import CropSampler, EvenSampler
-from vemseg_jax.data.sources import Batches, Resident, Source, Streamed
+from vemseg_jax.data.sources import Batches, Joined, Resident, Source, Streamed
 from vemseg_jax.data.split import Split, split_slices
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.volume import Volume, open_volume
 from vemseg_jax.data.windows import WindowReader, planes_bytes
 from vemseg_jax.errors import InputError
 from vemseg_jax.memory import SLICE_SHARE, device_memory
+from vemseg_jax.parallel import ONE_DEVICE, Placement
 
 GIB = 2**30
+# What the seed of each further volume is away from the one before.
+VOLUME_SEED = 7_919
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one volume gives to each batch: how many crops of a kind, and the seed they are of."""
+
+    crops: int
+    seed: int
 
 
 def find_split(volume: Volume, config: ExperimentConfig) -> Split:
@@ -32,6 +44,40 @@ def find_split(volume: Volume, config: ExperimentConfig) -> Split:
         )
     labelled = {z for name in data.structures for z in volume.labelled_slices(name)}
     return split_slices(sorted(labelled), data)
+
+
+def other_volumes(volume: Volume, config: ExperimentConfig) -> list[tuple[Volume, Split]]:
+    """The further volumes of a configuration and the slices of theirs that train.
+
+    Raises:
+      InputError: a volume that is not there or does not go with the first one.
+    """
+    data = dataclasses.replace(config.data, val_slices=(), num_val_slices=0)
+    plain = dataclasses.replace(config, data=data)
+    others = [open_volume(path) for path in data.other_volumes]
+    for other in others:
+        _check_alike(volume, other)
+    return [(other, find_split(other, plain)) for other in others]
+
+
+# Pixels of volumes that are trained on together may differ in size by this factor.
+_ALIKE = 1.5
+
+
+def _check_alike(volume: Volume, other: Volume) -> None:
+    of = "--config.data.other_volumes: "
+    for what, mine, its in (
+        ("grey values up to", volume.dtype_max, other.dtype_max),
+        ("a training scale downsampled by", volume.downsample, other.downsample),
+    ):
+        if mine != its:
+            raise InputError(f"{of}{other.path} has {what} {its}, {volume.path} {mine}")
+    ratio = other.voxel_size[1] / volume.voxel_size[1]
+    if not 1 / _ALIKE <= ratio <= _ALIKE:
+        raise InputError(
+            f"{of}{other.path} has pixels of {other.voxel_size[1]:g} nm, {volume.path} of "
+            f"{volume.voxel_size[1]:g} nm; convert them to like sizes"
+        )
 
 
 def z_range(volume: Volume, config: ExperimentConfig) -> tuple[int, int]:
@@ -66,24 +112,43 @@ def memory_budget(config: ExperimentConfig) -> int:
     return int(given * GIB) if given else int(device_memory() * SLICE_SHARE)
 
 
-def make_batches(volume: Volume, config: ExperimentConfig, split: Split) -> Batches:
+def make_batches(
+    volume: Volume,
+    config: ExperimentConfig,
+    split: Split,
+    placement: Placement = ONE_DEVICE,
+    others: Sequence[tuple[Volume, Split]] = (),
+) -> Batches:
     """The batches of a run: labelled crops, and unlabelled ones for a pair of networks.
 
     Slices are held on the device if they fit the budget, labelled ones first, and are read from
     disk as the run goes otherwise, as they are with `exact_offsets`; the crops are the same.
+    Several devices hold all slices each and get a part of every batch. `others` are more volumes,
+    from each of which come as many crops.
 
     Raises:
       InputError: slices or labels that are not there, or damaged.
     """
-    budget, share = memory_budget(config), 2 if is_pair(config) else 1
-    sources = [_labelled_source(volume, config, split.train, budget, share)]
-    if is_pair(config):
-        left = budget
-        if not sources[0].streamed:
-            left -= _bytes(volume, config, split.train, len(config.data.structures))
-        slices = unlabelled_slices(volume, config, split)
-        sources.append(_unlabelled_source(volume, config, slices, left))
-    return Batches(sources)
+    budget, kinds = memory_budget(config), 2 if is_pair(config) else 1
+    places = [(volume, split), *others]
+    crops = config.train.batch_size // kinds // len(places)
+    # The first volume's crops do not depend on whether there are more.
+    parts = [Part(crops, config.train.seed + n * VOLUME_SEED) for n in range(len(places))]
+    labelled, unlabelled = [], []
+    for (each, chosen), part in zip(places, parts, strict=True):
+        source = _labelled_source(each, config, chosen.train, placement, budget, part)
+        if not source.streamed:
+            budget -= _bytes(each, config, chosen.train, len(config.data.structures))
+        labelled.append(source)
+    for (each, chosen), part in zip(places, parts, strict=True):
+        if kinds == 2:
+            slices = unlabelled_slices(each, config, chosen)
+            source = _unlabelled_source(each, config, slices, placement, budget, part)
+            if not source.streamed:
+                budget -= _bytes(each, config, slices, 0)
+            unlabelled.append(source)
+    found = [sources for sources in (labelled, unlabelled) if sources]
+    return Batches([each[0] if len(each) == 1 else Joined(each) for each in found])
 
 
 def _bytes(volume: Volume, config: ExperimentConfig, slices: Sequence[int], structures: int) -> int:
@@ -126,9 +191,14 @@ def _reader(
 
 
 def _labelled_source(
-    volume: Volume, config: ExperimentConfig, slices: Sequence[int], budget: int, share: int
+    volume: Volume,
+    config: ExperimentConfig,
+    slices: Sequence[int],
+    placement: Placement,
+    budget: int,
+    part: Part,
 ) -> Source:
-    """Crops that hold the structures, `batch_size / share` of them a step."""
+    """Crops that hold the structures."""
     data, options = config.data, config.train
 
     def sampler(labels: Iterable[np.ndarray], window: int) -> CropSampler:
@@ -136,21 +206,27 @@ def _labelled_source(
             labels,
             tuple(data.structures),
             crop_size=window,
-            batch_size=options.batch_size // share,
+            batch_size=part.crops,
             empty_probability=data.empty_crop_probability,
-            seed=options.seed,
+            seed=part.seed,
         )
 
     if _fits(volume, config, slices, len(data.structures), budget):
         planes = input_pipeline.load_slices(volume, data.structures, slices)
         planes = input_pipeline.pad_to_crop(planes, data.crop_size)
-        return Resident(planes, sampler(planes.label, data.crop_size))
+        return Resident(planes, sampler(planes.label, data.crop_size), placement)
     reader = _reader(volume, config, data.structures, slices)
-    return Streamed(reader, sampler(reader.label_planes(), reader.window), steps=options.steps)
+    crops = sampler(reader.label_planes(), reader.window)
+    return Streamed(reader, crops, placement, steps=options.steps)
 
 
 def _unlabelled_source(
-    volume: Volume, config: ExperimentConfig, slices: Sequence[int], budget: int
+    volume: Volume,
+    config: ExperimentConfig,
+    slices: Sequence[int],
+    placement: Placement,
+    budget: int,
+    part: Part,
 ) -> Source:
     """Crops from anywhere, half a batch a step, that visit the slices evenly."""
     data, options = config.data, config.train
@@ -160,13 +236,13 @@ def _unlabelled_source(
             len(slices),
             size,
             crop_size=window,
-            batch_size=options.batch_size // 2,
-            seed=options.seed,
+            batch_size=part.crops,
+            seed=part.seed,
         )
 
     if _fits(volume, config, slices, 0, budget):
         planes = input_pipeline.load_unlabelled(volume, slices)
         planes = input_pipeline.pad_to_crop(planes, data.crop_size)
-        return Resident(planes, sampler(planes.image.shape[1:], data.crop_size))
+        return Resident(planes, sampler(planes.image.shape[1:], data.crop_size), placement)
     reader = _reader(volume, config, (), slices)
-    return Streamed(reader, sampler(reader.size, reader.window), steps=options.steps)
+    return Streamed(reader, sampler(reader.size, reader.window), placement, steps=options.steps)

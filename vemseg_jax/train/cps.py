@@ -7,7 +7,6 @@ with Dice losses and on labelled crops too, as Pagano et al. 2023 use it.
 import dataclasses
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,9 +15,11 @@ from vemseg_jax.data.cutmix import halves, mix
 from vemseg_jax.data.input_pipeline import Batch
 from vemseg_jax.losses.dice import hard_dice
 from vemseg_jax.models import pair
-from vemseg_jax.train.optimizer import DROP
+from vemseg_jax.parallel import Network
+from vemseg_jax.train.loss_scale import scaled, unscaled
 from vemseg_jax.train.state import TrainState
 from vemseg_jax.train.supervised import Metrics, Objective
+from vemseg_jax.train.update import advance
 
 Outputs = dict[str, jax.Array]
 BOTH = (0, 1)
@@ -52,7 +53,7 @@ class CPSRule:
 class Passes:
     """Passes of both networks one after the other; batch statistics move with each."""
 
-    def __init__(self, model: nn.Module, rule: CPSRule, stats: tuple, key: jax.Array):
+    def __init__(self, model: Network, rule: CPSRule, stats: tuple, key: jax.Array):
         self._model, self._rule, self._key = model, rule, key
         self.stats, self._count = stats, 0
 
@@ -168,7 +169,7 @@ def cps_step(
     labelled: Batch,
     unlabelled: Batch,
     *,
-    model: nn.Module,
+    model: Network,
     rule: CPSRule,
     optimizer: optax.GradientTransformation,
     weight: jax.Array,
@@ -198,7 +199,8 @@ def cps_step(
       The next state, and float32 scalars: `loss`; for both networks `supervised_`, `cross_`,
       `grad_norm_` (before clipping), `pseudo_foreground_` (share of pixels, all structures),
       `pseudo_empty_` (share of crops without any) followed by 1 or 2; `agreement`, the Dice of
-      the two networks' pseudo labels; `weight`; `grad_norm`, the larger of the two.
+      the two networks' pseudo labels; `weight`; `grad_norm`, the larger of the two; for float16
+      those of `train.update.advance` too, a step is skipped for both.
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state.step)
     drops = state.plateau.drops
@@ -224,22 +226,15 @@ def cps_step(
             cross = rule.cross(students[n], lesson, drops)["loss"]
             metrics |= {f"supervised_{n + 1}": own, f"cross_{n + 1}": cross}
             loss = loss + own + weight * cross
-        return loss, ({"loss": loss, **metrics}, pair.join(*run.stats))
+        aux = {"loss": loss, **metrics}, pair.join(*run.stats)
+        return scaled(loss, state.loss_scale), aux
 
     params = tuple(pair.network(state.params, n) for n in BOTH)
     (_, (metrics, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    grads = unscaled(grads, state.loss_scale)
     norms = [optax.tree.norm(each) for each in grads]
     metrics |= {f"grad_norm_{n + 1}": norms[n] for n in BOTH}
     metrics["grad_norm"] = jnp.maximum(*norms)
-    updates, opt_state = jax.vmap(optimizer.update)(
-        pair.join(*grads), state.opt_state, state.params
-    )
-    updates = jax.tree.map(lambda u: u * DROP**drops, updates)
-    following = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        plateau=state.plateau,
-    )
-    return following, metrics
+    update = jax.vmap(optimizer.update)
+    following, more = advance(state, pair.join(*grads), batch_stats, update=update)
+    return following, metrics | more

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from absl import logging
 
-from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
-from vemseg_jax.config import ExperimentConfig, check_config
-from vemseg_jax.data.sources import Batches
+from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints, NoCheckpoints
+from vemseg_jax.config import ExperimentConfig, check_config, is_pair
 from vemseg_jax.data.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer.trained import Description
-from vemseg_jax.metric_writer import MetricWriter
+from vemseg_jax.metric_writer import MetricWriter, NoWriter
 from vemseg_jax.models import registry
+from vemseg_jax.parallel import first_decides, is_first, of_first, place
 from vemseg_jax.progress import Meter, clock
-from vemseg_jax.train.batches import find_split, make_batches
+from vemseg_jax.train.batches import find_split, make_batches, other_volumes
 from vemseg_jax.train.plateau import observe
+from vemseg_jax.train.record import is_diverged, split_steps, summary
 from vemseg_jax.train.setup import (
     Run,
     claim,
@@ -49,32 +49,28 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
     """
     check_config(config)
     volume = open_volume(config.data.volume)
-    split = find_split(volume, config)
-    with make_batches(volume, config, split) as batches:
-        description = describe(config, volume, split)
-        claim(workdir, config)
-        return _run(config, workdir, volume, description, batches, tensorboard=tensorboard)
+    split, others = find_split(volume, config), other_volumes(volume, config)
+    crops = config.train.batch_size // (2 if is_pair(config) else 1)
+    placement = place(crops // (1 + len(others)), devices=config.train.devices)
+    with make_batches(volume, config, split, placement, others) as batches:
+        description = describe(config, volume, split, others)
+        first_decides(lambda: claim(workdir, config), otherwise=None)
+        with Checkpoints(workdir) if is_first() else NoCheckpoints() as checkpoints:
+            run = prepare(config, description, volume, batches, checkpoints, placement)
+            return _run(run, workdir, volume, tensorboard=tensorboard)
 
 
-def _run(
-    config: ExperimentConfig,
-    workdir: Path,
-    volume: Volume,
-    description: Description,
-    batches: Batches,
-    *,
-    tensorboard: bool,
-) -> TrainState:
-    with Checkpoints(workdir) as checkpoints:
-        run = prepare(config, description, volume, batches, checkpoints)
-        first = int(run.state.step)
-        _announce(run, volume, first)
+def _run(run: Run, workdir: Path, volume: Volume, *, tensorboard: bool) -> TrainState:
+    first = int(run.state.step)
+    _announce(run, volume, first)
+    writer: MetricWriter = NoWriter()
+    if is_first():
         writer = MetricWriter(workdir, first_step=first, tensorboard=tensorboard)
-        try:
-            _loop(run, writer)
-        finally:
-            writer.close()
-        return to_host(run.state)
+    try:
+        _loop(run, writer)
+    finally:
+        writer.close()
+    return to_host(run.state)
 
 
 def _announce(run: Run, volume: Volume, first: int) -> None:
@@ -86,7 +82,7 @@ def _announce(run: Run, volume: Volume, first: int) -> None:
         registry.model_name(config.model),
         f"{parameter_count(run.state.params) // networks:,}",
         config.train.precision,
-        f"{jax.device_count()} x {device.device_kind}",
+        f"{run.placement.devices} x {device.device_kind}",
     )
     logging.info(
         "%s: %s, structures %s, training slices %s, held-out slices %s",
@@ -96,6 +92,10 @@ def _announce(run: Run, volume: Volume, first: int) -> None:
         list(run.description.train_slices),
         list(run.description.val_slices) or "none",
     )
+    for path, (_, slices) in zip(
+        run.config.data.other_volumes, run.description.other_volumes, strict=True
+    ):
+        logging.info("%s: training slices %s", path, list(slices))
     if first:
         logging.info("continuing after step %d of %d", first, config.train.steps)
 
@@ -118,20 +118,21 @@ def _loop(run: Run, writer: MetricWriter) -> None:
         if not (log or validate or save):
             continue
         steps = _collect(pending, run)
-        values = {name: float(np.mean([each[name] for each in steps])) for name in steps[0]}
+        values = summary(steps)
         meter.add(len(steps))
         pending.clear()
         if log:
             rate, left = meter.rate(), meter.left(options.steps - done)
             writer.write(done, {**values, "crops_per_second": round(rate, 3)})
             logging.info(
-                "step %d/%d (%d %%)  loss %.4f  %.3g crops/s  %s left",
+                "step %d/%d (%d %%)  loss %.4f  %.3g crops/s  %s left%s",
                 done,
                 options.steps,
                 100 * done // options.steps,
-                values["loss"],
+                values.get("loss", math.nan),
                 rate,
                 clock(left),
+                _skipped(values),
             )
         if validate:
             val_dice = _validate(run, done, writer)
@@ -165,18 +166,22 @@ def _collect(
     """The metrics of each step since the last log; refuses to go on when a loss is no number."""
     steps = []
     for first, values in jax.device_get(pending):
-        # Of one step, or of those of one dispatch.
-        stacked = {name: np.atleast_1d(value) for name, value in values.items()}
-        for index in range(len(stacked["loss"])):
-            metrics = {name: value[index] for name, value in stacked.items()}
-            done = int(first) + index + 1
-            if not all(np.isfinite(value) for value in metrics.values()):
+        for done, metrics in enumerate(split_steps(values), int(first) + 1):
+            if is_diverged(metrics):
                 found = f"loss {metrics['loss']} and gradient norm {metrics['grad_norm']}"
                 raise _diverged(found, done, run.checkpoints)
-            if run.watch is not None:
+            if run.watch is not None and not metrics.get("skipped"):
                 run.watch(done, metrics)
             steps.append(metrics)
     return steps
+
+
+def _skipped(values: dict[str, float]) -> str:
+    """For the log: how often float16 overflowed so far."""
+    if not values.get("skipped_steps"):
+        return ""
+    count, scale = int(values["skipped_steps"]), values["loss_scale"]
+    return f"  {count} steps skipped, loss scale {scale:g}"
 
 
 def _diverged(found: str, done: int, checkpoints: Checkpoints) -> InputError:
@@ -190,7 +195,7 @@ def _diverged(found: str, done: int, checkpoints: Checkpoints) -> InputError:
 
 def _validate(run: Run, done: int, writer: MetricWriter) -> dict[str, float]:
     assert run.validate is not None
-    validation = run.validate(run.state.variables)
+    validation = run.validate(run.placement.local(run.state.variables))
     val_dice = validation.dice
     score = mean_score(val_dice)
     better = score > run.best
@@ -222,6 +227,8 @@ def _watch(run: Run, done: int, loss: float) -> None:
         threshold=options.plateau_threshold,
         most_drops=options.plateau_drops,
     )
+    # One validation decides for every process: theirs could differ in the last digit.
+    plateau = run.placement.whole(of_first(plateau))
     run.state = dataclasses.replace(run.state, plateau=plateau)
     if int(plateau.drops) > before:
         logging.info("step %d  validation loss on a plateau: learning rate / 10", done)

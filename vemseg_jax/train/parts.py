@@ -1,5 +1,6 @@
 """What one network and a pair differ in: initial state and step."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from jax import lax
 from vemseg_jax.config import ExperimentConfig, is_pair
 from vemseg_jax.infer.trained import Description
 from vemseg_jax.models import registry
+from vemseg_jax.parallel import Placement
+from vemseg_jax.train.loss_scale import LossScale
 from vemseg_jax.train.objective import make_objective
 from vemseg_jax.train.semi_supervised import (
     create_pair_state,
@@ -31,7 +34,8 @@ def initial_state(
     """Initial weights and optimizer of one network, or of two that differ."""
     create = create_pair_state if is_pair(config) else create_state
     channels = getattr(config.model, "in_channels", 1)
-    return create(model, optimizer, seed=config.train.seed, channels=channels)
+    state = create(model, optimizer, seed=config.train.seed, channels=channels)
+    return dataclasses.replace(state, loss_scale=LossScale.start(config.train.precision))
 
 
 def _objective(config: ExperimentConfig) -> Objective:
@@ -48,6 +52,7 @@ def make_supervised_step(
     description: Description,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    placement: Placement,
 ) -> Step:
     """Of one network that learns from labelled crops alone."""
     return make_step(
@@ -57,6 +62,7 @@ def make_supervised_step(
         crop_size=config.data.crop_size,
         normalization=description.normalization,
         seed=config.train.seed,
+        placement=placement,
     )
 
 
@@ -65,6 +71,7 @@ def make_pair_step(
     description: Description,
     model: nn.Module,
     optimizer: optax.GradientTransformation,
+    placement: Placement,
 ) -> Step:
     """Of two networks that teach each other; half a batch is labelled, half is not."""
     return make_cps_step(
@@ -73,9 +80,10 @@ def make_pair_step(
         config=config.cps,
         rule=make_rule(config, _objective(config)),
         crop_size=config.data.crop_size,
-        epoch_steps=steps_per_epoch(config, len(description.train_slices)),
+        epoch_steps=steps_per_epoch(config, description.num_train_slices),
         normalization=description.normalization,
         seed=config.train.seed,
+        placement=placement,
     )
 
 

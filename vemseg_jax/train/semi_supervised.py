@@ -17,6 +17,7 @@ from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.sampling import Crops
 from vemseg_jax.models import pair, registry
 from vemseg_jax.models.initial import initial_variables
+from vemseg_jax.parallel import ONE_DEVICE, Network, Placement
 from vemseg_jax.train.cps import CPSRule, cps_step
 from vemseg_jax.train.objective import make_cross_entropy
 from vemseg_jax.train.plateau import Plateau
@@ -69,7 +70,7 @@ def make_rule(config: ExperimentConfig, objective: Objective) -> CPSRule:
 
 
 def make_cps_step(
-    model: nn.Module,
+    model: Network,
     optimizer: optax.GradientTransformation,
     *,
     config: CPSConfig,
@@ -78,11 +79,13 @@ def make_cps_step(
     epoch_steps: int,
     normalization: Normalization,
     seed: int,
+    placement: Placement = ONE_DEVICE,
 ) -> Callable[[TrainState, Both, BothCrops], tuple[TrainState, Metrics]]:
     """Compiles cutting labelled and unlabelled crops, drawing boxes and one step as one call.
 
     The state is donated. Crops and boxes are a pure function of seed and step.
     """
+    network = placement.network(model)
     weight_at = consistency_schedule(config, steps_per_epoch=epoch_steps)
 
     def step(state: TrainState, planes: Both, crops: BothCrops) -> tuple[TrainState, Metrics]:
@@ -99,7 +102,7 @@ def make_cps_step(
             state,
             labelled,
             unlabelled,
-            model=model,
+            model=network,
             rule=rule,
             optimizer=optimizer,
             weight=weight_at(state.step),
@@ -108,7 +111,7 @@ def make_cps_step(
         )
         return state, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
 
-    return jax.jit(step, donate_argnums=0)
+    return placement.step(step)
 
 
 class CollapseWatch:

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
-from vemseg_jax.config import ExperimentConfig, differences, is_pair, plain
+from vemseg_jax.config import ExperimentConfig, completed, differences, is_pair, plain
 from vemseg_jax.data import normalization
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.data.input_pipeline import labelled_planes
@@ -22,6 +22,7 @@ from vemseg_jax.data.volume import TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description, prediction_apply
 from vemseg_jax.models import registry
+from vemseg_jax.parallel import Placement, first_decides, of_first
 from vemseg_jax.train.batches import z_range
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.parts import (
@@ -31,7 +32,6 @@ from vemseg_jax.train.parts import (
     make_supervised_step,
     repeated,
 )
-from vemseg_jax.train.plateau import Plateau
 from vemseg_jax.train.semi_supervised import CollapseWatch
 from vemseg_jax.train.state import TrainState
 from vemseg_jax.train.validate import Validation, make_validator
@@ -44,6 +44,7 @@ FREE_FIELDS = (
     "cps.collapse_steps",
     "data.memory_budget_gib",
     "data.cache_gib",
+    "train.devices",
 )
 # Steps in one dispatch where a dispatch costs more than it does on a CPU.
 ACCELERATOR_STEPS = 10
@@ -58,6 +59,7 @@ class Run:
     step: Step
     steps: Step
     steps_per_dispatch: int
+    placement: Placement
     batches: Batches
     validate: Callable[[dict], Validation] | None
     checkpoints: Checkpoints
@@ -66,11 +68,18 @@ class Run:
     watch: CollapseWatch | None = None
 
 
-def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Description:
+def describe(
+    config: ExperimentConfig,
+    volume: Volume,
+    split: Split,
+    others: Sequence[tuple[Volume, Split]] = (),
+) -> Description:
     """What the checkpoints of this run will say of themselves."""
     low, high = z_range(volume, config)
     norm = normalization.combine(
-        volume.slice_mean[low:high], volume.slice_std[low:high], dtype_max=volume.dtype_max
+        np.concatenate([volume.slice_mean[low:high], *(v.slice_mean for v, _ in others)]),
+        np.concatenate([volume.slice_std[low:high], *(v.slice_std for v, _ in others)]),
+        dtype_max=volume.dtype_max,
     )
     return Description(
         model=config.model,
@@ -87,6 +96,7 @@ def describe(config: ExperimentConfig, volume: Volume, split: Split) -> Descript
         config=plain_config(config),
         networks=2 if is_pair(config) else 1,
         prediction=config.cps.prediction,
+        other_volumes=tuple((each.fingerprint, chosen.train) for each, chosen in others),
     )
 
 
@@ -103,6 +113,9 @@ def claim(workdir: Path, config: ExperimentConfig) -> None:
             old = json.loads(path.read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise InputError(f"{path} is no configuration of a run ({error})") from error
+        # What an earlier version did not know of was as it is by default.
+        default = plain(ExperimentConfig(model=None))
+        old = completed(old, {**default, "model": old.get("model")})
         changed = [d for d in differences(old, new) if not d.startswith(FREE_FIELDS)]
         if changed:
             raise InputError(
@@ -123,6 +136,7 @@ def prepare(
     volume: Volume,
     batches: Batches,
     checkpoints: Checkpoints,
+    placement: Placement,
 ) -> Run:
     """Builds network, optimizer and compiled step; resumes from a checkpoint."""
     options = config.train
@@ -144,9 +158,13 @@ def prepare(
             normalization=description.normalization,
             exclusive=registry.is_exclusive(config.model),
         )
-    state, best = _resume(initial_state(config, model, optimizer), description, checkpoints)
+    start = initial_state(config, model, optimizer)
+    state, best = first_decides(
+        lambda: _resume(start, description, checkpoints), otherwise=(start, -math.inf)
+    )
+    state = placement.whole(of_first(state))
     make = make_pair_step if is_pair(config) else make_supervised_step
-    step = make(config, description, model, optimizer)
+    step = make(config, description, model, optimizer, placement)
     watch = CollapseWatch(config.cps.collapse_steps) if is_pair(config) else None
     return Run(
         config=config,
@@ -154,6 +172,7 @@ def prepare(
         step=step,
         steps=repeated(step),
         steps_per_dispatch=steps_per_dispatch(config, batches),
+        placement=placement,
         batches=batches,
         validate=validate,
         checkpoints=checkpoints,
@@ -180,6 +199,7 @@ def _resume(
     meta = checkpoints.meta(LATEST)
     new = description.to_meta(step=meta["step"], val_dice=meta["val_dice"])
     ignored = ("config", "version", "volume")
+    meta = {"other_volumes": [], **meta}
     changed = differences(
         {k: v for k, v in meta.items() if k not in ignored},
         {k: v for k, v in json.loads(json.dumps(new)).items() if k not in ignored},
@@ -189,7 +209,7 @@ def _resume(
             f"the checkpoint in --workdir was trained on another network or other data "
             f"({'; '.join(changed)}); choose a new --workdir"
         )
-    variables, (opt_state, plateau) = checkpoints.restore(
+    variables, (opt_state, plateau, *loss_scale) = checkpoints.restore(
         LATEST, variables=state.variables, optimizer=optimizer_item(state)
     )
     state = TrainState(
@@ -198,16 +218,18 @@ def _resume(
         batch_stats=variables["batch_stats"],
         opt_state=opt_state,
         plateau=plateau,
+        loss_scale=loss_scale[0] if loss_scale else None,
     )
     best = checkpoints.step(BEST)
     # A best checkpoint from beyond the resumed step is made again when that step comes.
     score = mean_score(checkpoints.meta(BEST)["val_dice"]) if best is not None else -math.inf
-    return jax.device_put(state), score
+    return state, score
 
 
-def optimizer_item(state: TrainState) -> tuple[Any, Plateau]:
+def optimizer_item(state: TrainState) -> tuple[Any, ...]:
     """What a checkpoint holds beside the weights, so that training can go on."""
-    return state.opt_state, state.plateau
+    scale = () if state.loss_scale is None else (state.loss_scale,)
+    return state.opt_state, state.plateau, *scale
 
 
 def mean_score(val_dice: dict[str, float]) -> float:

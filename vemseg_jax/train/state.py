@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from vemseg_jax.models.initial import initial_variables
+from vemseg_jax.train.loss_scale import LossScale
 from vemseg_jax.train.plateau import Plateau
 
 
@@ -19,7 +20,7 @@ class TrainState:
 
     `step` int32 scalar, the number of finished steps; `params` and `batch_stats` float32 trees
     of the network; `opt_state` of the optimizer; `plateau`, what the learning rate's drops depend
-    on.
+    on; `loss_scale` of float16, None for other types.
     """
 
     step: Any
@@ -27,6 +28,7 @@ class TrainState:
     batch_stats: Any
     opt_state: Any
     plateau: Plateau
+    loss_scale: LossScale | None = None
 
     @property
     def variables(self) -> dict[str, Any]:

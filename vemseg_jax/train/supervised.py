@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -11,8 +10,10 @@ import optax
 from vemseg_jax.data.input_pipeline import Batch, Planes, make_batch
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.sampling import Crops
-from vemseg_jax.train.optimizer import DROP
+from vemseg_jax.parallel import ONE_DEVICE, Network, Placement
+from vemseg_jax.train.loss_scale import scaled, unscaled
 from vemseg_jax.train.state import TrainState
+from vemseg_jax.train.update import advance
 
 Metrics = dict[str, jax.Array]
 Objective = Callable[[Any, Batch, jax.Array], Metrics]
@@ -22,7 +23,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     *,
-    model: nn.Module,
+    model: Network,
     objective: Objective,
     optimizer: optax.GradientTransformation,
     seed: int,
@@ -38,7 +39,8 @@ def train_step(
       seed: of what is dropped at random; with the state's step it decides it all.
 
     Returns:
-      The next state, and `loss`, its parts and `grad_norm` (before clipping), float32 scalars.
+      The next state, and `loss`, its parts and `grad_norm` (before clipping), float32 scalars;
+      for float16 those of `train.update.advance` too.
     """
     key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state.step)
 
@@ -51,38 +53,33 @@ def train_step(
             rngs={"dropout": key},
         )
         losses = objective(outputs, batch, state.plateau.drops)
-        return losses["loss"], (losses, updated.get("batch_stats", {}))
+        aux = losses, updated.get("batch_stats", {})
+        return scaled(losses["loss"], state.loss_scale), aux
 
     (_, (losses, batch_stats)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    # The rate is a factor of the whole update, decay included.
-    updates = jax.tree.map(lambda u: u * DROP**state.plateau.drops, updates)
-    following = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-        plateau=state.plateau,
-    )
-    return following, {**losses, "grad_norm": optax.tree.norm(grads)}
+    grads = unscaled(grads, state.loss_scale)
+    following, metrics = advance(state, grads, batch_stats, update=optimizer.update)
+    return following, {**losses, "grad_norm": optax.tree.norm(grads), **metrics}
 
 
 def make_step(
-    model: nn.Module,
+    model: Network,
     optimizer: optax.GradientTransformation,
     *,
     objective: Objective,
     crop_size: int,
     normalization: Normalization,
     seed: int,
+    placement: Placement = ONE_DEVICE,
 ) -> Callable[[TrainState, Planes, Crops], tuple[TrainState, Metrics]]:
     """Compiles cutting a batch and training on it as one call; the state is donated."""
+    network = placement.network(model)
 
     def step(state: TrainState, planes: Planes, crops: Crops) -> tuple[TrainState, Metrics]:
         batch = make_batch(planes, crops, crop_size=crop_size, normalization=normalization)
         state, metrics = train_step(
-            state, batch, model=model, objective=objective, optimizer=optimizer, seed=seed
+            state, batch, model=network, objective=objective, optimizer=optimizer, seed=seed
         )
         return state, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
 
-    return jax.jit(step, donate_argnums=0)
+    return placement.step(step)
