@@ -1,6 +1,7 @@
 """Checkpoints of a training run: the latest and the best, written atomically by orbax."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,13 @@ class Checkpoints:
     that was not finished when the process died is ignored.
     """
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, *, read_only: bool = False):
         # orbax tells of every file it touches; its warnings still come through.
         logging.getLogger("absl").addFilter(_is_not_chatter)
         folder = workdir.absolute() / FOLDER
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=False)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else 1, create=False, read_only=read_only
+        )
         if jax.distributed.is_initialized():
             # This process alone saves, and waits for no other.
             options.multiprocessing_options = ocp.options.MultiprocessingOptions(
@@ -34,7 +37,8 @@ class Checkpoints:
             )
         self._managers = {}
         for which in (LATEST, BEST):
-            (folder / which).mkdir(parents=True, exist_ok=True)
+            if not read_only:
+                (folder / which).mkdir(parents=True, exist_ok=True)
             self._managers[which] = ocp.CheckpointManager(folder / which, options=options)
 
     def save(
@@ -119,12 +123,18 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), tree)
 
 
+# orbax warns of what `read_only` asks for.
+_READ_ONLY = re.compile("read[_ ]only")
+
+
 def _is_not_chatter(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or "orbax" not in record.pathname
+    if "orbax" not in record.pathname:
+        return True
+    return record.levelno >= logging.WARNING and not _READ_ONLY.search(record.getMessage())
 
 
 def open_checkpoints(workdir: Path) -> Checkpoints:
-    """The checkpoints of a finished or running training.
+    """The checkpoints of a finished or running training, to be read; the folder stays as it is.
 
     Raises:
       InputError: no such folder.
@@ -133,4 +143,4 @@ def open_checkpoints(workdir: Path) -> Checkpoints:
         raise InputError(
             f"{workdir} holds no checkpoints; give the --workdir of a vemseg-train run"
         )
-    return Checkpoints(workdir)
+    return Checkpoints(workdir, read_only=True)
