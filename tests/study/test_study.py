@@ -43,7 +43,7 @@ def study(tmp_path):
     structures = ("nuclei", "nucleoli")
     return Study(
         name="disks",
-        volumes=tuple(StudyVolume(p.stem, p, structures) for p in paths),
+        volumes=tuple(StudyVolume(p.stem, p, structures, f"Disks of {p.stem}.") for p in paths),
         budgets=(2, 3),
         methods=(_method("Net", steps=2), _method("SSL", cps="cps", base="Net", steps=2)),
         joint=True,
@@ -139,6 +139,7 @@ def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
     text = (page.parent / "README.md").read_text()
     assert "1 runs: 1 done, 0 failed, 0 not run." in text
     assert f"| 0      | Net    |{found.dice_3d('nuclei'):9.3f} |" in text
+    assert "- Disks of 0." in text and "Disks of 1." not in text
     html = page.read_text()
     assert html.count("data:image/png;base64,") == 4 and 'src="data' in html
     assert "http" not in html
@@ -191,6 +192,8 @@ def test_the_papers_preset_has_its_methods_and_schedule(study, tmp_path):
     assert [c.seed for c in cells(some)] == [5] * 4
     with pytest.raises(InputError, match="--methods: found 'V-Net'; this study has: ResUNet"):
         presets.narrowed(paper, methods=["V-Net"])
-    # Ten networks can be built for these structures.
+    # Ten networks can be built for these structures, and none waits for a validation.
     for cell in cells(dataclasses.replace(paper, budgets=(2,), seeds=(0,))):
-        assert experiment(paper, cell).data.structures in (("nuclei",), ("nucleoli",))
+        config = experiment(paper, cell)
+        assert config.data.structures in (("nuclei",), ("nucleoli",))
+        assert config.optimizer.schedule != "plateau"

@@ -17,11 +17,19 @@ from vemseg_jax.train.semi_supervised import steps_per_epoch
 
 @dataclasses.dataclass(frozen=True)
 class StudyVolume:
-    """A volume by the name it has in tables; `structures` are those with labels to score."""
+    """A volume by the name it has in tables.
+
+    Attributes:
+      name: in tables.
+      path: of the converted volume.
+      structures: with labels to score.
+      note: what a reader of its scores has to know.
+    """
 
     name: str
     path: Path
     structures: tuple[str, ...]
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +182,15 @@ def scored_slices(study: Study, volume: StudyVolume) -> tuple[int, ...]:
     return left
 
 
+def schedule(config: ExperimentConfig) -> str:
+    """The learning rate's schedule in a study.
+
+    A plateau needs a validation, and so a held-out slice, which the budget does not have.
+    """
+    chosen = config.optimizer.schedule
+    return "warmup_poly" if chosen == "plateau" else chosen
+
+
 def experiment(study: Study, cell: Cell) -> ExperimentConfig:
     """The configuration of a cell's training run."""
     volumes = {volume.name: volume for volume in study.volumes}
@@ -193,10 +210,7 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
         val_slices=(),
         num_val_slices=0,
     )
-    optimizer = config.optimizer
-    if optimizer.schedule == "plateau":
-        # A plateau needs a validation, and so a held-out slice, which the budget does not have.
-        optimizer = dataclasses.replace(optimizer, schedule="warmup_poly")
+    optimizer = dataclasses.replace(config.optimizer, schedule=schedule(config))
     train = dataclasses.replace(config.train, seed=cell.seed, eval_every=0)
     config = dataclasses.replace(config, model=model, data=data, optimizer=optimizer, train=train)
     if study.ramp_end and is_pair(config):
@@ -210,7 +224,9 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
 def describe(study: Study) -> dict[str, Any]:
     """The study as JSON values, to tell another one by."""
     values = plain(dataclasses.replace(study, methods=()))
-    values["volumes"] = [{**plain(v), "path": str(v.path)} for v in study.volumes]
+    values["volumes"] = [
+        {"name": v.name, "path": str(v.path), "structures": v.structures} for v in study.volumes
+    ]
     values["methods"] = [
         {
             "name": method.name,

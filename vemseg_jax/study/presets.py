@@ -36,6 +36,11 @@ PAPER_METHODS = {
     "SSL-UNet++": ("ssl_unetplusplus", "UNet++"),
     "SSL-UNet++ + CutMix": ("ssl_unetplusplus_cutmix", "UNet++"),
 }
+HELA_NOTE = (
+    "HeLa is EMPIAR-10094, region 1656-6756-329. A band along the edge of its central nucleus was"
+    " filled in after a prediction; dilated by 3 pixels it is left out of loss and score, which"
+    " flatters every figure of this volume. Its nucleoli have no labels and no score."
+)
 
 
 def _small(model: object, method: str, *, steps: int, crop: int, batch: int) -> ExperimentConfig:
@@ -134,9 +139,9 @@ def hela(output: Path, data: Path | None) -> Study:
         convert(data / "em.tif", path, options)
     return Study(
         name="hela",
-        volumes=(StudyVolume("HeLa", path, ("nuclei",)),),
+        volumes=(StudyVolume("HeLa", path, ("nuclei",), HELA_NOTE),),
         budgets=BUDGETS,
-        methods=_small_methods(steps=400, crop=256, batch=4, channels=16),
+        methods=_small_methods(steps=300, crop=128, batch=4, channels=16),
         ramp_end=0.5,
     )
 

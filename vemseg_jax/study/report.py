@@ -22,7 +22,7 @@ from vemseg_jax.study.blocks import (
     to_html,
     to_markdown,
 )
-from vemseg_jax.study.design import Study, scored_slices, training_slices
+from vemseg_jax.study.design import Study, schedule, scored_slices, training_slices
 from vemseg_jax.study.run import CELLS, Outcome
 
 REPORT = "report"
@@ -84,6 +84,8 @@ def _blocks(
         paragraph(
             "A claim shows where the 95 % interval of the mean paired difference (same volume,"
             " structure, budget and seed) lies above 0; its opposite shows where it lies below."
+            " Pairs of one volume share its slices, and their structures may share a network, so"
+            " that they count as more independent than they are and the intervals are narrow."
         ),
         Table(
             "stability",
@@ -125,13 +127,14 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
             f"{len(scored)} labelled slices, those that no budget trains on: {list(scored)}. "
             f"Labelled slices by budget: {per}."
         )
+        lines += [volume.note] if volume.note else []
     for method in study.methods:
         config = method.config
         lines.append(
             f"{method.name}: {config.train.steps:,} steps of {config.train.batch_size} crops of "
             f"{config.data.crop_size} pixels at training scale, {config.loss.name}, "
-            f"{config.optimizer.name} at {config.optimizer.learning_rate:g}, "
-            f"{config.train.precision}"
+            f"{config.optimizer.name} at {config.optimizer.learning_rate:g} "
+            f"({schedule(config)}), {config.train.precision}"
             + (f", {config.cps.method}" if method.base else "")
             + ", the weights of the last step."
         )
