@@ -118,7 +118,6 @@ def test_devices_share_the_work(volume):
 def test_two_processes_go_on_where_they_were_stopped(volume, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(CONFIG.format(volume=str(volume), method="supervised", data={}))
-    _finish(_start(config, tmp_path / "one"))
 
     def both(steps):
         flags = [f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2", "--distributed"]
