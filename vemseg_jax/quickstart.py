@@ -40,7 +40,9 @@ The same with your own data (voxel size z,y,x in nm; labels pair by trailing num
 """
 
 
-def experiment(volume: Path, train_slices: tuple[int, ...], *, steps: int) -> ExperimentConfig:
+def experiment(
+    volume: Path, train_slices: tuple[int, ...], *, steps: int, precision: str
+) -> ExperimentConfig:
     """A small U-Net for both structures at once, sized for two CPU cores."""
     return ExperimentConfig(
         model=SmallUNetConfig(base_channels=16, num_classes=len(STRUCTURES)),
@@ -52,7 +54,9 @@ def experiment(volume: Path, train_slices: tuple[int, ...], *, steps: int) -> Ex
             num_val_slices=0,
         ),
         optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-        train=TrainConfig(batch_size=6, steps=steps, log_every=20, checkpoint_every=100),
+        train=TrainConfig(
+            batch_size=6, steps=steps, log_every=20, checkpoint_every=100, precision=precision
+        ),
     )
 
 
@@ -61,6 +65,7 @@ def quickstart(
     *,
     phantom: PhantomConfig,
     steps: int,
+    precision: str = "float32",
     overwrite: bool = False,
 ) -> Evaluation:
     """Makes a phantom stack and takes it through every step of the product.
@@ -72,13 +77,14 @@ def quickstart(
       output: folder for everything.
       phantom: what to generate.
       steps: of training.
+      precision: type of activations, of `config.PRECISIONS`.
       overwrite: start anew in a folder that holds an earlier quickstart.
 
     Raises:
       InputError: a folder that holds something else.
     """
     start = time.monotonic()
-    settings = {"phantom": vars(phantom), "steps": steps}
+    settings = {"phantom": vars(phantom), "steps": steps, "precision": precision}
     _claim(output, json.loads(json.dumps(settings)), overwrite=overwrite)
     stack, labels, volume = output / "phantom", output / "labels", output / "volume.zarr"
     train_slices = evenly_spaced(range(phantom.shape[0]), NUM_TRAIN_SLICES)
@@ -95,7 +101,8 @@ def quickstart(
         convert(stack / "images", volume, _convert_options(stack, labels, phantom))
     headline(3, f"train for {steps} steps -> {output / 'training'}")
     logging.set_verbosity(logging.INFO)
-    train(experiment(volume, train_slices, steps=steps), output / "training")
+    config = experiment(volume, train_slices, steps=steps, precision=precision)
+    train(config, output / "training")
     headline(4, f"predict all slices -> labels in {volume}")
     predicted = predict_volume(volume, output / "training", overwrite=True)
     if not predicted.complete:

@@ -5,12 +5,16 @@ from pathlib import Path
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.config import PRECISIONS
 
 _OUTPUT = flags.DEFINE_string("output", "quickstart", "Folder for everything it makes.")
 _PRESET = flags.DEFINE_string("preset", "biopsy1", "Phantom: biopsy1, biopsy2 or biopsy3.")
 _SLICES = flags.DEFINE_integer("slices", 42, "Slices of the phantom.", 8)
 _STEPS = flags.DEFINE_integer("steps", 300, "Training steps.", 1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the phantom.", 0)
+_PRECISION = flags.DEFINE_enum(
+    "precision", "float32", list(PRECISIONS), "Type of activations and products."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew over an earlier quickstart.")
 
 
@@ -24,6 +28,7 @@ def main() -> None:
         Path(_OUTPUT.value),
         phantom=PhantomConfig(preset=_PRESET.value, shape=shape, seed=_SEED.value),
         steps=_STEPS.value,
+        precision=_PRECISION.value,
         overwrite=_OVERWRITE.value,
     )
 

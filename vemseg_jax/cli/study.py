@@ -6,6 +6,7 @@ from pathlib import Path
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.config import PRECISIONS
 from vemseg_jax.errors import InputError
 
 _PRESET = flags.DEFINE_enum(
@@ -24,7 +25,13 @@ _BUDGETS = flags.DEFINE_list("budgets", [], "Other numbers of labelled slices.")
 _METHODS = flags.DEFINE_list("methods", [], "These methods alone.")
 _SEEDS = flags.DEFINE_list("seeds", [], "Other seeds.")
 _PREDICTION = flags.DEFINE_enum(
-    "prediction_method", "window", ["window", "whole"], "As --method of vemseg-predict."
+    "prediction_method",
+    None,
+    ["window", "whole"],
+    "As --method of vemseg-predict; default the preset's: whole for hela, else window.",
+)
+_PRECISION = flags.DEFINE_enum(
+    "precision", None, list(PRECISIONS), "Of all runs; default each configuration's own."
 )
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing; report what there is.")
 
@@ -65,13 +72,15 @@ def main() -> int | None:
         budgets=_numbers("budgets", _BUDGETS.value, 1),
         methods=_METHODS.value,
         seeds=_numbers("seeds", _SEEDS.value, 0),
+        prediction=_PREDICTION.value,
+        precision=_PRECISION.value,
     )
     if _REPORT_ONLY.value:
         check_study(study)
         claim(study, output)
         found = outcomes(study, output)
     else:
-        found = run_study(study, output, method=_PREDICTION.value)
+        found = run_study(study, output)
     page = write_report(study, found, output, command=_command())
     failed = sum(outcome.failed is not None for outcome in found)
     print(f"{'done' if not failed else f'{failed} runs FAILED'}: report in {page}")

@@ -64,6 +64,7 @@ class Study:
       ramp_end: where in a run of fixed length the cross loss of a pair has its full weight, as a
         share of the steps (it starts to rise at a quarter of that); 0 leaves the epochs of the
         configuration, which last longer the more slices are labelled.
+      prediction: "window" or "whole", as `--method` of `vemseg-predict`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Study:
     across_budget: int = 7
     across_methods: tuple[str, ...] = ()
     ramp_end: float = 0.0
+    prediction: str = "window"
 
     def method(self, name: str) -> Method:
         """The method of a name."""

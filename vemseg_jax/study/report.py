@@ -138,6 +138,11 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
             + (f", {config.cps.method}" if method.base else "")
             + ", the weights of the last step."
         )
+    passes = {
+        "window": "in the study's sliding window (overlapping by three quarters, averaged)",
+        "whole": "in one pass, or in the fewest windows where a network needs its crop's size",
+    }
+    lines.append(f"Slices are predicted at training scale {passes[study.prediction]}.")
     lines.append(
         "Structures of a volume are learned "
         + ("together by one network." if study.joint else "by a network each.")

@@ -95,13 +95,12 @@ def outcomes(study: Study, output: Path) -> list[Outcome]:
     return [outcome(output, cell) for cell in cells(study)]
 
 
-def run_study(study: Study, output: Path, *, method: str = "window") -> list[Outcome]:
+def run_study(study: Study, output: Path) -> list[Outcome]:
     """Runs every cell that has no result; those that failed before are tried again.
 
     Args:
       study: what to compare.
       output: folder of the study.
-      method: of prediction, "window" or "whole".
 
     Returns:
       What became of each cell.
@@ -116,7 +115,7 @@ def run_study(study: Study, output: Path, *, method: str = "window") -> list[Out
     print(f"{len(everything)} runs, {len(everything) - len(missing)} done before", flush=True)
     start = time.monotonic()
     for number, cell in enumerate(missing, 1):
-        found = run_cell(study, cell, output, method=method)
+        found = run_cell(study, cell, output)
         passed = time.monotonic() - start
         left = passed / number * (len(missing) - number)
         print(
@@ -137,7 +136,7 @@ def _line(found: Outcome) -> str:
     return f"{head}: 3D Dice {shown}"
 
 
-def run_cell(study: Study, cell: Cell, output: Path, *, method: str) -> Outcome:
+def run_cell(study: Study, cell: Cell, output: Path) -> Outcome:
     """Runs one cell in a new process; what it says goes to `log.txt` in its folder."""
     folder = output / CELLS / cell.key
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +150,7 @@ def run_cell(study: Study, cell: Cell, output: Path, *, method: str) -> Outcome:
         "scored": list(scored_slices(study, volume)),
         "training_slices": list(training_slices(volume, cell.budget)),
         "suffix": f"_{cell.key}",
-        "method": method,
+        "method": study.prediction,
     }
     write_json(folder / SPEC, spec)
     command = [sys.executable, "-m", "vemseg_jax.study.cell", str(folder)]
