@@ -28,7 +28,7 @@ _PREDICTION = flags.DEFINE_enum(
     "prediction_method",
     None,
     ["window", "whole"],
-    "As --method of vemseg-predict; default the preset's: whole for hela, else window.",
+    "As --method of vemseg-predict; default the preset's: window for paper and smoke.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision", None, list(PRECISIONS), "Of all runs; default each configuration's own."

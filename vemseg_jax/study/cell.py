@@ -43,7 +43,8 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     seconds = _total(folder / "training_seconds.json", time.monotonic() - start)
     start = time.monotonic()
     options = PredictOptions(suffix=spec["suffix"], method=Method(spec["method"]))
-    predicted = predict_volume(volume, folder / "training", options=options)
+    # What has this name came from a run that was not finished, with other weights.
+    predicted = predict_volume(volume, folder / "training", options=options, overwrite=True)
     if predicted.failed or not predicted.complete:
         raise RuntimeError(f"prediction: {predicted.failed or 'incomplete'}")
     predicting = time.monotonic() - start

@@ -89,7 +89,8 @@ class Cell:
     """One training run and the volume that it is scored on.
 
     `trained_on` are names of volumes; the run is scored on `volume`. `structures` are learned
-    together.
+    together. `recipe` stands for how the method trains and predicts, so that studies which differ
+    in it have predictions of other names on the same volume.
     """
 
     volume: str
@@ -98,6 +99,7 @@ class Cell:
     budget: int
     method: str
     seed: int
+    recipe: str = ""
 
     @property
     def is_across(self) -> bool:
@@ -107,15 +109,30 @@ class Cell:
     @property
     def key(self) -> str:
         """A name for folders and labels, the same in every run."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        short = hashlib.sha256(text.encode()).hexdigest()[:6]
+        short = _digest(dataclasses.asdict(self))
         where = "across" if self.is_across else self.volume
         plain_name = "".join(c if c.isalnum() else "_" for c in f"{where}_{self.method}".lower())
         return f"{plain_name}_{self.budget}_{self.seed}_{short}"
 
 
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:6]
+
+
+def _recipes(study: Study) -> dict[str, str]:
+    """By method, what its runs are made of."""
+    shared = [study.prediction, study.ramp_end]
+    return {m.name: _digest([_config_values(m.config), *shared]) for m in study.methods}
+
+
 def cells(study: Study) -> Iterator[Cell]:
     """Every run of a study: seed by seed, so that an early stop leaves whole comparisons."""
+    recipes = _recipes(study)
+    for cell in _combinations(study):
+        yield dataclasses.replace(cell, recipe=recipes[cell.method])
+
+
+def _combinations(study: Study) -> Iterator[Cell]:
     for seed in study.seeds:
         for volume in study.volumes:
             groups = [volume.structures] if study.joint else [(s,) for s in volume.structures]
@@ -229,14 +246,12 @@ def describe(study: Study) -> dict[str, Any]:
     values["volumes"] = [
         {"name": v.name, "path": str(v.path), "structures": v.structures} for v in study.volumes
     ]
-    values["methods"] = [
-        {
-            "name": method.name,
-            "base": method.base,
-            "config": plain(
-                {**vars(method.config), "model": registry.model_to_dict(method.config.model)}
-            ),
-        }
+    values["methods"] = {
+        method.name: {"base": method.base, **_config_values(method.config)}
         for method in study.methods
-    ]
+    }
     return json.loads(json.dumps(values, default=str))
+
+
+def _config_values(config: ExperimentConfig) -> dict[str, Any]:
+    return plain({**vars(config), "model": registry.model_to_dict(config.model)})

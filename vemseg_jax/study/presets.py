@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vemseg_jax.config import (
     CPSConfig,
@@ -43,26 +44,30 @@ HELA_NOTE = (
 )
 
 
-def _small(model: object, method: str, *, steps: int, crop: int, batch: int) -> ExperimentConfig:
+def _small(
+    model: object, method: str, *, steps: int, crop: int, batch: int, rate: float
+) -> ExperimentConfig:
     """A run of minutes on two cores; a pair sees as many labelled crops a step as one network."""
     pair = method != "supervised"
     return ExperimentConfig(
         model=model,
         data=DataConfig(crop_size=crop),
         cps=CPSConfig(method=method),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
+        optimizer=OptimizerConfig(learning_rate=rate, warmup_steps=20),
         train=TrainConfig(
             batch_size=batch * (2 if pair else 1), steps=steps, log_every=50, checkpoint_every=200
         ),
     )
 
 
-def _small_methods(*, steps: int, crop: int, batch: int, channels: int) -> tuple[Method, ...]:
+def _small_methods(
+    *, steps: int, crop: int, batch: int, channels: int, rate: float
+) -> tuple[Method, ...]:
     def unet() -> SmallUNetConfig:
         return SmallUNetConfig(base_channels=channels)
 
     filters = tuple(channels * n for n in (1, 2, 4, 4, 4))
-    size = {"steps": steps, "crop": crop, "batch": batch}
+    size: Any = {"steps": steps, "crop": crop, "batch": batch, "rate": rate}
     return (
         Method("ResUNet", _small(ResUNetConfig(filters=filters), "supervised", **size)),
         Method("UNet", _small(unet(), "supervised", **size)),
@@ -92,7 +97,7 @@ def _phantoms(
 
 def smoke(output: Path) -> Study:
     """Every part once, as small as it goes: it shows that all of it runs, and no more."""
-    methods = _small_methods(steps=3, crop=64, batch=2, channels=4)
+    methods = _small_methods(steps=3, crop=64, batch=2, channels=4, rate=3e-3)
     return Study(
         name="smoke",
         volumes=_phantoms(output, (12, 256, 320), ("biopsy1", "biopsy3")),
@@ -113,9 +118,10 @@ def phantom_small(output: Path) -> Study:
         name="phantom_small",
         volumes=_phantoms(output, (80, 640, 640), ("biopsy1", "biopsy2", "biopsy3")),
         budgets=BUDGETS,
-        methods=_small_methods(steps=240, crop=96, batch=4, channels=8),
+        methods=_small_methods(steps=200, crop=96, batch=4, channels=8, rate=1e-2),
         joint=True,
         ramp_end=0.5,
+        prediction="whole",
         across=True,
         across_methods=("UNet", "SSL-UNet", "SSL-UNet + CutMix"),
     )
@@ -142,7 +148,7 @@ def hela(output: Path, data: Path | None) -> Study:
         name="hela",
         volumes=(StudyVolume("HeLa", path, ("nuclei",), HELA_NOTE),),
         budgets=BUDGETS,
-        methods=_small_methods(steps=300, crop=128, batch=4, channels=16),
+        methods=_small_methods(steps=300, crop=128, batch=4, channels=16, rate=3e-3),
         ramp_end=0.5,
         # Windows of 128 would pass each pixel 16 times, on all 195 slices of every run.
         prediction="whole",

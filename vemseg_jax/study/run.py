@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,10 @@ def claim(study: Study, output: Path) -> None:
     if path.exists():
         changed = differences(json.loads(path.read_text(encoding="utf-8")), new)
         if changed:
+            shown = "; ".join(textwrap.shorten(c, 160, placeholder=" ...") for c in changed[:5])
             raise InputError(
-                f"--output={output} holds another study ({'; '.join(changed[:5])}); choose a new "
-                "folder, or give the same flags to go on"
+                f"--output={output} holds another study ({shown}); choose a new folder, or give "
+                "the same flags to go on"
             )
         return
     output.mkdir(parents=True, exist_ok=True)
