@@ -8,6 +8,7 @@ import re
 import pytest
 
 from tests.train.runs import small_config, write_volume
+from vemseg_jax.data.atomic import lock, unlock
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.study import presets
@@ -78,13 +79,10 @@ def test_all_runs_of_a_volume_are_scored_on_slices_that_none_trains_on(study):
     with pytest.raises(InputError, match="9 slices are labelled; a budget of 9 leaves"):
         training_slices(volume, DEPTH)
     # No budget takes all, but together they do.
-    greedy = dataclasses.replace(study, budgets=(8, 7, 6), across=False)
-    taken = {z for b in greedy.budgets for z in training_slices(volume, b)}
-    if len(taken) == DEPTH:
-        with pytest.raises(InputError, match="take every labelled slice"):
-            scored_slices(greedy, volume)
-    else:
-        assert scored_slices(greedy, volume)
+    greedy = dataclasses.replace(study, budgets=(8, 7, 4), across=False)
+    assert {z for b in greedy.budgets for z in training_slices(volume, b)} == set(range(DEPTH))
+    with pytest.raises(InputError, match="take every labelled slice"):
+        scored_slices(greedy, volume)
 
 
 def test_a_run_is_configured_by_its_cell(study):
@@ -117,6 +115,24 @@ def test_the_ramp_ends_at_the_same_step_for_every_budget(study):
     assert ends == {200.0}
 
 
+def test_what_trains_or_predicts_otherwise_has_another_name(study):
+    names = {c.key for c in cells(study)}
+    slower = _method("Net", steps=2)
+    slower.config.optimizer = dataclasses.replace(slower.config.optimizer, learning_rate=1e-5)
+    others = [
+        dataclasses.replace(study, methods=(slower, study.methods[1])),
+        dataclasses.replace(study, prediction="whole"),
+        presets.narrowed(study, prediction="whole", precision="bfloat16"),
+    ]
+    changed = [{c.key for c in cells(other)} for other in others]
+    ssl = {c.key for c in cells(study) if c.method == "SSL"}
+    assert changed[0] & names == ssl
+    assert not changed[1] & names and not changed[2] & (names | changed[1])
+    precisions = {m.config.train.precision for m in others[2].methods}
+    assert precisions == {"bfloat16"} and others[2].prediction == "whole"
+    assert {m.config.train.precision for m in study.methods} == {"float32"}
+
+
 def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
     study, output = _one(study), tmp_path / "study"
     (found,) = run_study(study, output)
@@ -135,9 +151,15 @@ def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
     assert (folder / RESULT).stat().st_mtime_ns == before
     with pytest.raises(InputError, match=r"holds another study .*budgets: "):
         run_study(dataclasses.replace(study, budgets=(3,)), output)
+    with pytest.raises(InputError, match=r"holds another study .*prediction: 'window' -> 'whole'"):
+        run_study(dataclasses.replace(study, prediction="whole"), output)
+    # The predictions that a lost folder has left in the volume stand in nobody's way.
+    (again,) = run_study(study, tmp_path / "again")
+    assert again.result["scores"] == found.result["scores"]
     page = write_report(study, outcomes(study, output), output, command="vemseg-study")
     text = (page.parent / "README.md").read_text()
     assert "1 runs: 1 done, 0 failed, 0 not run." in text
+    assert "in the study's sliding window" in text
     assert f"| 0      | Net    |{found.dice_3d('nuclei'):9.3f} |" in text
     assert "- Disks of 0." in text and "Disks of 1." not in text
     html = page.read_text()
@@ -162,6 +184,23 @@ def test_a_run_that_fails_is_reported_and_tried_again(study, tmp_path, monkeypat
     monkeypatch.setattr("vemseg_jax.study.run.experiment", lambda study, cell: _mended(study, cell))
     (again,) = run_study(study, output)
     assert again.failed is None and again.result is not None
+
+
+def test_processes_keep_off_each_others_runs(study, tmp_path, capsys):
+    study, output = _one(study, methods=(_method("Net", steps=2), _method("B", steps=2))), tmp_path
+    first, second = cells(study)
+    folder = output / CELLS / first.key
+    folder.mkdir(parents=True)
+    taken = lock(folder, wait=False)
+    try:
+        found = run_study(study, output)
+    finally:
+        unlock(taken)
+    assert [o.cell for o in found] == [first, second]
+    assert found[0].result is None and found[0].failed is None and found[1].result is not None
+    said = capsys.readouterr().out
+    assert "[1/2] 0, 2 slices, Net, seed 0: another process is at it" in said
+    assert not (folder / "log.txt").exists()
 
 
 def _mended(study, cell):

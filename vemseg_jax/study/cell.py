@@ -11,6 +11,11 @@ from typing import Any
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
 RESULT = "result.json"
+# Of a row of `evaluation/summary.json`.
+SCORED = (
+    "dice_3d", "dice_3d_structure_slices", "average_dice_2d", "slices_scored",
+    "slices_with_structure",
+)  # fmt: skip
 
 
 def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def _total(path: Path, seconds: float) -> float:
 
 
 def _scores(evaluation: Path) -> dict[str, Any]:
-    """By structure: 3D Dice, average 2D Dice, and the Dice of every compared slice."""
+    """By structure: both 3D Dice, average 2D Dice, and the Dice of every compared slice."""
     summary = json.loads((evaluation / "summary.json").read_text(encoding="utf-8"))
     found = {}
     for row in summary["scores"]:
@@ -90,8 +95,7 @@ def _scores(evaluation: Path) -> dict[str, Any]:
                 [int(line["z"]), line["role"], float(line["dice_2d"]) if line["dice_2d"] else None]
                 for line in csv.DictReader(file)
             ]
-        keys = ("dice_3d", "average_dice_2d", "slices_scored", "slices_with_structure")
-        found[row["structure"]] = {key: row[key] for key in keys} | {
+        found[row["structure"]] = {key: row[key] for key in SCORED} | {
             "prediction": row["prediction"],
             "slices": slices,
         }

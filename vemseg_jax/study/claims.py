@@ -1,8 +1,8 @@
-"""Whether claims of the study show in these runs, by paired differences of the Dice."""
+"""Whether claims of the study show in these runs, by paired differences."""
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.stats import t as student
@@ -18,10 +18,14 @@ SHOWN, REVERSED, NOT_SHOWN = "shows", "the opposite shows", "does not show"
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim and the paired differences that speak for it (positive) or against it."""
+    """A claim and the paired differences that speak for it (positive) or against it.
+
+    `of` says what differs.
+    """
 
     text: str
     differences: tuple[float, ...]
+    of: str = "the 3D Dice"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -49,7 +53,7 @@ class Claim:
         between = f", 95 % interval {low:+.3f} to {high:+.3f}" if count > 1 else ""
         mean = statistics.mean(self.differences)
         return (
-            f"{self.text}: {self.verdict} (mean difference of the 3D Dice {mean:+.3f}{between}; "
+            f"{self.text}: {self.verdict} (mean difference of {self.of} {mean:+.3f}{between}; "
             f"ahead in {wins} of {count} pairs)."
         )
 
@@ -87,6 +91,41 @@ def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
                     (s.get(mixed.name), s.get(plain.name)) for s in compared.values()
                 )
                 found.append(Claim(f"{mixed.name} is better than {plain.name}", differences))
+    lost = _lost(study, outcomes)
+    for method in pairs:
+        differences = _differences(
+            (by_method.get(method.base), by_method.get(method.name)) for by_method in lost.values()
+        )
+        text = f"{method.name} is more stable between {few} labelled slices than {method.base}"
+        what = f"what {method.base} and {method.name} lose of the Dice far from labelled slices"
+        found.append(Claim(text, differences, of=what))
+    return found
+
+
+Halves = tuple[float | None, float | None]
+
+
+def _near_and_far(
+    study: Study, outcomes: Sequence[Outcome]
+) -> Iterator[tuple[Outcome, str, Halves]]:
+    """Near and far mean Dice of each structure, of the runs with the smallest budget."""
+    for o in outcomes:
+        if not o.result or o.cell.is_across or o.cell.budget != min(study.budgets):
+            continue
+        for structure in o.cell.structures:
+            slices = o.result["scores"][structure]["slices"]
+            yield o, structure, _halves(slices, o.result["training_slices"])
+
+
+def _lost(
+    study: Study, outcomes: Sequence[Outcome]
+) -> dict[tuple[str, str, int], dict[str, float]]:
+    """Near less far by method, for each volume, structure and seed."""
+    found: dict[tuple[str, str, int], dict[str, float]] = {}
+    for o, structure, (near, far) in _near_and_far(study, outcomes):
+        if near is not None and far is not None:
+            by_method = found.setdefault((o.cell.volume, structure, o.cell.seed), {})
+            by_method[o.cell.method] = near - far
     return found
 
 
@@ -96,37 +135,23 @@ def stability(study: Study, outcomes: Sequence[Outcome]) -> list[dict[str, str]]
     Near and far are the halves of the scored slices by their distance to the closest training
     slice, at the smallest budget; both are means of the Dice of slices with structure.
     """
+    titles = ("near a labelled slice", "far from one", "lost on the way")
     rows = []
     for method in study.methods:
-        near, far = [], []
-        for o in outcomes:
-            chosen = (o.cell.method, o.cell.budget) == (method.name, min(study.budgets))
-            if not (chosen and o.result) or o.cell.is_across:
-                continue
-            for structure in o.cell.structures:
-                halves = _halves(
-                    o.result["scores"][structure]["slices"], o.result["training_slices"]
-                )
-                near.append(halves[0])
-                far.append(halves[1])
-        known = [(a, b) for a, b in zip(near, far, strict=True) if a is not None and b is not None]
-        row = {"method": method.name, "": ""}
-        if known:
-            mean_near, mean_far = (statistics.mean(values) for values in zip(*known, strict=True))
-            row |= {
-                "near a labelled slice": f"{mean_near:.3f}",
-                "far from one": f"{mean_far:.3f}",
-                "lost on the way": f"{mean_near - mean_far:.3f}",
-            }
-        else:
-            row |= dict.fromkeys(("near a labelled slice", "far from one", "lost on the way"), "-")
+        halves = [
+            (near, far)
+            for o, _, (near, far) in _near_and_far(study, outcomes)
+            if o.cell.method == method.name and near is not None and far is not None
+        ]
+        row = {"method": method.name, "": ""} | dict.fromkeys(titles, "-")
+        if halves:
+            near, far = (statistics.mean(values) for values in zip(*halves, strict=True))
+            row |= dict(zip(titles, (f"{x:.3f}" for x in (near, far, near - far)), strict=True))
         rows.append(row)
     return rows
 
 
-def _halves(
-    slices: Sequence[Sequence], training: Sequence[int]
-) -> tuple[float | None, float | None]:
+def _halves(slices: Sequence[Sequence], training: Sequence[int]) -> Halves:
     """Mean Dice of the nearer and of the farther half of the scored slices with structure."""
     scored = [(z, dice) for z, role, dice in slices if role == "test" and dice is not None]
     if len(scored) < 2 or not training:

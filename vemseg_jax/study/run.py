@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import differences, is_pair
-from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.atomic import lock, unlock, write_json
 from vemseg_jax.errors import InputError
 from vemseg_jax.progress import clock
 from vemseg_jax.study.cell import RESULT
@@ -100,6 +100,8 @@ def outcomes(study: Study, output: Path) -> list[Outcome]:
 def run_study(study: Study, output: Path) -> list[Outcome]:
     """Runs every cell that has no result; those that failed before are tried again.
 
+    Several processes may work on one folder, each at cells that no other is at: one a GPU, say.
+
     Args:
       study: what to compare.
       output: folder of the study.
@@ -118,6 +120,9 @@ def run_study(study: Study, output: Path) -> list[Outcome]:
     start = time.monotonic()
     for number, cell in enumerate(missing, 1):
         found = run_cell(study, cell, output)
+        if found is None:
+            print(f"[{number}/{len(missing)}] {_head(cell)}: another process is at it", flush=True)
+            continue
         passed = time.monotonic() - start
         left = passed / number * (len(missing) - number)
         print(
@@ -127,21 +132,40 @@ def run_study(study: Study, output: Path) -> list[Outcome]:
     return outcomes(study, output)
 
 
-def _line(found: Outcome) -> str:
-    cell = found.cell
+def _head(cell: Cell) -> str:
     where = f"{'+'.join(cell.trained_on)} -> {cell.volume}" if cell.is_across else cell.volume
-    head = f"{where}, {cell.budget} slices, {cell.method}, seed {cell.seed}"
+    return f"{where}, {cell.budget} slices, {cell.method}, seed {cell.seed}"
+
+
+def _line(found: Outcome) -> str:
     if found.result is None:
-        return f"{head}: FAILED: {found.failed}"
-    dice = [(name, found.dice_3d(name)) for name in cell.structures]
+        return f"{_head(found.cell)}: FAILED: {found.failed}"
+    dice = [(name, found.dice_3d(name)) for name in found.cell.structures]
     shown = ", ".join(f"{n} {'-' if d is None else format(d, '.3f')}" for n, d in dice)
-    return f"{head}: 3D Dice {shown}"
+    return f"{_head(found.cell)}: 3D Dice {shown}"
 
 
-def run_cell(study: Study, cell: Cell, output: Path) -> Outcome:
-    """Runs one cell in a new process; what it says goes to `log.txt` in its folder."""
+def run_cell(study: Study, cell: Cell, output: Path) -> Outcome | None:
+    """Runs one cell in a new process; what it says goes to `log.txt` in its folder.
+
+    Returns:
+      What became of it, also if another process has just done it; None if one is at it.
+    """
     folder = output / CELLS / cell.key
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        taken = lock(folder, wait=False)
+    except BlockingIOError:
+        return None
+    try:
+        if not (folder / RESULT).exists():
+            _run_locked(study, cell, folder, taken)
+    finally:
+        unlock(taken)
+    return outcome(output, cell)
+
+
+def _run_locked(study: Study, cell: Cell, folder: Path, taken: int | None) -> None:
     (folder / FAILED).unlink(missing_ok=True)
     volume = next(volume for volume in study.volumes if volume.name == cell.volume)
     config = experiment(study, cell)
@@ -157,14 +181,17 @@ def run_cell(study: Study, cell: Cell, output: Path) -> Outcome:
     write_json(folder / SPEC, spec)
     command = [sys.executable, "-m", "vemseg_jax.study.cell", str(folder)]
     with (folder / LOG).open("a", encoding="utf-8") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        # The run holds the lock too: it may outlive this process.
+        held = () if taken is None else (taken,)
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, check=False, pass_fds=held
+        )
     if done.returncode or not (folder / RESULT).exists():
         reason = _reason(folder / LOG, done.returncode)
         write_json(folder / FAILED, {"reason": reason, "status": done.returncode})
     else:
         # Optimizer and weights of dozens of runs are gigabytes; predictions and scores stay.
         shutil.rmtree(folder / "training" / "checkpoints", ignore_errors=True)
-    return outcome(output, cell)
 
 
 def _reason(log: Path, status: int) -> str:

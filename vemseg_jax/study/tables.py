@@ -11,6 +11,12 @@ from vemseg_jax.study.design import Study
 from vemseg_jax.study.run import Outcome
 
 FAILED, MISSING, UNDEFINED = "failed", "not run", "-"
+# By the name of a score in results.
+SCORES = {
+    "average_dice_2d": "average 2D Dice",
+    "dice_3d": "3D Dice",
+    "dice_3d_structure_slices": "3D Dice of the slices with structure alone, as the paper counts",
+}
 
 
 def _mean(values: Sequence[float | None], failed: int, missing: int) -> str:
@@ -34,7 +40,10 @@ def cell_text(outcomes: Sequence[Outcome], structure: str, score: str) -> str:
 
 
 def dice_table(study: Study, outcomes: Sequence[Outcome], structure: str, score: str) -> Table:
-    """Tables 3 to 6: a row for each volume and method, a column for each label budget."""
+    """Tables 3 to 6: a row for each volume and method, a column for each label budget.
+
+    `score` is a key of `SCORES`.
+    """
     rows = []
     for volume in study.volumes:
         if structure not in volume.structures:
@@ -56,8 +65,16 @@ def dice_table(study: Study, outcomes: Sequence[Outcome], structure: str, score:
                 for budget in study.budgets
             }
             rows.append({"volume": volume.name, "method": method.name, **cells})
-    what = "3D Dice" if score == "dice_3d" else "average 2D Dice"
-    return Table(f"{score}_{structure}", tuple(rows), f"{what} of {structure}")
+    return Table(f"{score}_{structure}", tuple(rows), f"{structure}: {SCORES[score]}")
+
+
+def counts_differ(outcomes: Sequence[Outcome], structure: str) -> bool:
+    """Whether slices without the structure make a difference to the 3D Dice of any run."""
+    return any(
+        scores["dice_3d"] != scores["dice_3d_structure_slices"]
+        for o in outcomes
+        if o.result and (scores := o.result["scores"].get(structure))
+    )
 
 
 Comparison = tuple[str, str, int, int]
@@ -207,6 +224,9 @@ def cells_table(outcomes: Sequence[Outcome]) -> Table:
                     "budget": str(o.cell.budget),
                     "seed": str(o.cell.seed),
                     "3D Dice": _exact(scores.get("dice_3d")),
+                    "3D Dice, slices with structure": _exact(
+                        scores.get("dice_3d_structure_slices")
+                    ),
                     "average 2D Dice": _exact(scores.get("average_dice_2d")),
                     "slices scored": str(scores.get("slices_scored", "")),
                     "training, s": f"{o.result['training_seconds']:.0f}" if o.result else "",
