@@ -1,5 +1,11 @@
-"""The same training step in torch, with the networks of segmentation_models_pytorch."""
+"""The same training step in torch, with the networks of segmentation_models_pytorch.
 
+In torch's own layout and in `channels_last`, which its convolutions of tensor cores and oneDNN are
+made for and which our networks have too; the latter compiled as well.
+"""
+
+import dataclasses
+import gc
 import time
 from typing import Any
 
@@ -7,8 +13,33 @@ from vemseg_jax.config import ExperimentConfig, is_pair
 from vemseg_jax.models.smp_unet import SmpUNetConfig
 from vemseg_jax.models.unetplusplus import UNetPlusPlusConfig
 
-REPEATS = 7
+# Name in tables -> channels_last, torch.compile.
+FORMS = {
+    "torch, eager": (False, False),
+    "torch, eager, channels last": (True, False),
+    "torch, compiled, channels last": (True, True),
+}
 ARCHITECTURES = {UNetPlusPlusConfig: "UnetPlusPlus", SmpUNetConfig: "Unet"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Timed:
+    """Seconds of each warm step and of the first, which compiles; GiB on a GPU at the most."""
+
+    times: list[float]
+    first: float
+    parameters: int
+    memory_gib: float | None
+    version: str
+
+
+def require() -> None:
+    """Raises ImportError, saying what to install, where the peer is not there."""
+    try:
+        import segmentation_models_pytorch  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"--peer=torch: {error}; pip install '.[peer]'") from error
 
 
 def has_peer(config: ExperimentConfig) -> bool:
@@ -38,14 +69,17 @@ def _dice(prob: Any, truth: Any, smooth: float) -> Any:
 class _Step:
     """Forward, losses, backward, clip and update of one network or of a pair."""
 
-    def __init__(self, config: ExperimentConfig, *, compiled: bool):
+    def __init__(self, config: ExperimentConfig, *, channels_last: bool, compiled: bool):
         import torch
 
         self.torch, self.config = torch, config
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.dtype = getattr(torch, config.train.precision)
         count = 2 if is_pair(config) else 1
-        self.networks = [_network(config).to(self.device) for _ in range(count)]
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.networks = [
+            _network(config).to(self.device, memory_format=layout) for _ in range(count)
+        ]
         self.called = [torch.compile(n) if compiled else n for n in self.networks]
         self.optimizers = [torch.optim.Adam(n.parameters(), 1e-3) for n in self.networks]
         scaled = config.train.precision == "float16"
@@ -53,7 +87,8 @@ class _Step:
         self.smooth = 1.0 if config.loss.name == "dice_coef" else 1e-5
         batch, size = config.train.batch_size // count, config.data.crop_size
         self.labelled, self.unlabelled = (
-            torch.randn(batch, 1, size, size, device=self.device) for _ in range(2)
+            torch.randn(batch, 1, size, size, device=self.device).to(memory_format=layout)
+            for _ in range(2)
         )
         self.target = (self.labelled > 0).float()
         self.mask = torch.zeros(batch, 1, size, size, device=self.device)
@@ -98,7 +133,8 @@ class _Step:
         self.scaler.scale(loss).backward()
         for network, optimizer in zip(self.networks, self.optimizers, strict=True):
             self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            if limit := self.config.optimizer.clip_norm:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
             self.scaler.step(optimizer)
         self.scaler.update()
         if self.device == "cuda":
@@ -106,17 +142,26 @@ class _Step:
 
 
 def time_torch(
-    config: ExperimentConfig, *, compiled: bool, repeats: int = REPEATS
-) -> tuple[list[float], float]:
-    """Seconds of each warm step, and of the first one, which compiles."""
+    config: ExperimentConfig, *, channels_last: bool, compiled: bool, repeats: int
+) -> Timed:
+    """Times the step of a configuration, and leaves a GPU's memory free for who comes next."""
     import torch
 
     # What both do by themselves with float32 on a GPU that has TF32.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    step, times = _Step(config, compiled=compiled), []
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    step, times = _Step(config, channels_last=channels_last, compiled=compiled), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return times[1:], times[0]
+    parameters = sum(p.numel() for p in step.networks[0].parameters())
+    memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
+    del step
+    gc.collect()
+    if on_gpu:
+        torch.cuda.empty_cache()
+    return Timed(times[1:], times[0], parameters, memory, torch.__version__)

@@ -63,7 +63,10 @@ def _processor() -> str:
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, quartiles and number of measurements."""
-    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else [values[0]] * 3
+    many = len(values) > 1
+    low, _, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if many else [values[0]] * 3
+    )
     return {"median": statistics.median(values), "low": low, "high": high, "n": len(values)}
 
 

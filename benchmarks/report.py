@@ -3,6 +3,7 @@
     python benchmarks/report.py --results=benchmarks/results/cpu
 
 Reads every `*.json` that `run_all.py` left there and writes `README.md` and `*.png` beside them.
+What `NOTES.md` there says goes to the end.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ KINDS = {
     "inference": ("side of a slice, pixels", 2, "time in proportion to pixels"),
 }
 Rows = list[dict[str, Any]]
+NOTES = "NOTES.md"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
@@ -48,7 +50,14 @@ def _name(row: Mapping[str, Any]) -> str:
     count = row.get("steps_per_dispatch", 1)
     forms += [f"{count} steps a dispatch"] if count > 1 else []
     suffix = f" ({', '.join(forms)})" if forms else ""
-    return f"{METHODS[row['method']]}{row['network']}{depth}{suffix}"
+    device = f" on {row['device']}" if row.get("device") else ""
+    return f"{METHODS[row['method']]}{row['network']}{depth}{suffix}{device}"
+
+
+def _intensity(row: Mapping[str, Any]) -> float | None:
+    """FLOPs for each byte that the compiled step reads or writes."""
+    flops, moved = row["flops"], row["bytes_accessed"]
+    return flops / moved if flops and moved else None
 
 
 def table_1(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -72,6 +81,7 @@ def table_1(rows: Iterable[Mapping[str, Any]]) -> str:
                 "compilation, s": _number(row["compile_seconds"]),
                 "memory, GiB": _number(memory),
                 "GFLOP a step": _number((row["flops"] or 0) / 1e9 or None),
+                "FLOP a byte": _number(_intensity(row)),
                 "of a matrix product": _share(row["share_of_matmul"]),
                 "of the data sheet": _share(row["share_of_datasheet"]),
             }
@@ -96,6 +106,10 @@ def peer_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "batch x crop": f"{row['batch']} x {row['crop']}",
                 "step, s": seconds,
                 "quartiles": "" if failed else _between(row["step_seconds"]),
+                "first step, s": "" if failed else _number(row["compile_seconds"]),
+                "memory, GiB": "" if failed else _number(row["memory_device_peak_gib"]),
+                "parameters": "" if failed else f"{row['parameters']:,}",
+                "version": row.get("version", ""),
                 "jax takes, of it": "" if failed else _number(row["jax_over_peer"]),
             }
         )
@@ -160,6 +174,7 @@ def _convolutions(rows: Rows) -> str:
 
 def plot_scaling(path: Path, rows: Rows) -> None:
     """One panel a kind: measured times with their quartiles, and the ideal from the first on."""
+    rows = [row for row in rows if "seconds" in row]
     kinds = [kind for kind in KINDS if any(row["kind"] == kind for row in rows)]
     figure = Figure(figsize=(4.2 * len(kinds), 3.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -206,7 +221,12 @@ def render(folder: Path) -> str:
 
     machines = dict.fromkeys(_machine(result["machine"]) for result in results.values())
     parts = ["# Benchmarks", "  \n".join(machines)]
-    rows = [row for result in of("train_time") for row in result["rows"]]
+    devices = {result["machine"]["device"] for result in results.values()}
+    rows = [
+        row | ({"device": result["machine"]["device"]} if len(devices) > 1 else {})
+        for result in of("train_time")
+        for row in result["rows"]
+    ]
     ours = [row for row in rows if row["framework"] == "jax"]
     beside = [row for row in rows if row["framework"] != "jax"]
     if ours:
@@ -219,23 +239,35 @@ def render(folder: Path) -> str:
         parts += ["## Data", *(_loading(result["rows"]) for result in of("data_loading"))]
     for name, result in results.items():
         if result["benchmark"] == "scaling":
-            plot_scaling(folder / f"{name}.png", result["rows"])
             what = f"{Path(result['settings']['config']).stem}, {result['settings']['precision']}"
-            parts += [f"## Scaling: {what}", f"![Scaling of {what}]({name}.png)"]
+            parts.append(f"## Scaling: {what}")
+            if any("seconds" in row for row in result["rows"]):
+                plot_scaling(folder / f"{name}.png", result["rows"])
+                parts.append(f"![Scaling of {what}]({name}.png)")
+            parts += [
+                f"{row['kind']} {row['at']} failed: {row['failed']}"
+                for row in result["rows"]
+                if "failed" in row
+            ]
     if of("convolutions"):
         parts.append("## Convolutions")
         parts += [_convolutions(result["rows"]) for result in of("convolutions")]
+    notes = folder / NOTES
+    parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
     return "\n\n".join(parts) + "\n"
 
 
 TABLE_1_NOTES = """Medians and quartiles of warm steps: cutting crops, forward, losses, backward, \
 clip, update. "Trained" counts both networks of a pair. Memory: peak of the device where it tells, \
-else what the compiled step plans. FLOPs: XLA's count of the program as written. "Of a matrix \
-product": the share of what a large one reaches in the same type on the same device.
+else what the compiled step plans. FLOPs: XLA's count of the program as written; bytes: what the \
+compiled one reads and writes, caches or not. "Of a matrix product": the share of what a large one \
+reaches in the same type on the same device.
 
 `*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels."""
-PEER_NOTES = """The same network of segmentation_models_pytorch, batch, crop, losses and clip, \
-right after ours in the same process. Below 1, jax is faster."""
+PEER_NOTES = """The same network of segmentation_models_pytorch with the same batch, crop, losses, \
+clip and Adam, in the same process right before ours. Below 1, jax is faster. Our step also cuts \
+and turns its crops and takes metrics; torch has one constant batch. torch counts layers of \
+the encoder that the forward pass never reaches."""
 
 
 def main(argv: list[str]) -> None:

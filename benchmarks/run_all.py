@@ -3,7 +3,8 @@
     python benchmarks/run_all.py --preset=smoke|cpu|gpu --output=DIR [--peer=torch] [--only=REGEX]
 
 Writes `DIR/NAME.json` for each benchmark and `DIR/NAME.log`; a benchmark that fails leaves its log,
-is named at the end, and makes the exit status 1. Started again it does what is missing. Then
+is named at the end, and makes the exit status 1. Started again it does what is missing, or was
+measured with other flags or on another device. Then
 `python benchmarks/report.py --results=DIR` makes tables and plots of it.
 """
 
@@ -16,8 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags
+from recording import load_result
 
-HERE = Path(__file__).parent
+from vemseg_jax.data.atomic import write_json
+
+HERE = Path(__file__).resolve().parent
+CONFIGS = HERE.parent / "configs"
 PRESETS = ("smoke", "cpu", "gpu")
 _PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "What to run.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
@@ -40,8 +45,8 @@ Job = tuple[str, Sequence[str]]
 def _table_1(configs: Sequence[str], precision: str, *flags: str, peer: bool) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for name in configs:
-        with_peer = ("--peer=torch",) if peer and name in TWINS else ()
-        arguments = (f"--configs=configs/{name}.py", f"--precision={precision}", *flags)
+        with_peer = ("--peer=torch",) if peer and name.removesuffix("_small") in TWINS else ()
+        arguments = (f"--configs={CONFIGS / name}.py", f"--precision={precision}", *flags)
         jobs[f"train_{name}_{precision}"] = ("train_time", (*arguments, *with_peer))
     return jobs
 
@@ -52,10 +57,11 @@ def smoke(output: Path, *, peer: bool) -> dict[str, Job]:
     pair = ("--batch=4", "--crop=64", "--repeats=2")
     loading = ("--slices=8", "--size=2304,2304", "--parts=crops,step", "--seconds=1")
     scaling = ("--batches=1,2", "--crops=32,64", "--sizes=64,128", "--repeats=2")
+    scaling = (f"--config={CONFIGS / 'small_unet.py'}", *scaling)
     return {
-        **_table_1(("small_unet",), "float32", *small, peer=False),
-        **_table_1(("small_unet",), "float16", *small, peer=False),
-        **_table_1(("ssl_unetplusplus_cutmix_small",), "float32", *pair, peer=False),
+        **_table_1(("small_unet",), "float32", *small, peer=peer),
+        **_table_1(("small_unet",), "float16", *small, peer=peer),
+        **_table_1(("ssl_unetplusplus_cutmix_small",), "float32", *pair, peer=peer),
         "inference": ("inference", ("--network=small_unet", "--size=2304,2304", "--slices=1")),
         "data_loading": ("data_loading", (f"--data={output / 'data'}", *loading)),
         "scaling": ("scaling", scaling),
@@ -68,16 +74,17 @@ def cpu(output: Path, *, peer: bool) -> dict[str, Job]:
     pair = ("--batch=4", "--crop=256", "--repeats=3")
     single = [name for name in TABLE_1 if not name.startswith("ssl")]
     pairs = [name for name in TABLE_1 if name.startswith("ssl")]
-    unet = "configs/unetplusplus_cps.py"
+    unet, small_unet = (CONFIGS / f"{name}.py" for name in ("unetplusplus_cps", "small_unet"))
+    devices = ("--what=devices", "--batches=4", "--crops=128")
     return {
         **_table_1(single, "float32", *size, peer=peer),
         **_table_1(("unetplusplus_cps",), "bfloat16", *size, peer=False),
         **_table_1(("unetplusplus_cps",), "float16", *size, peer=False),
         **_table_1(pairs, "float32", *pair, peer=peer),
-        "inference": ("inference", ()),
-        "data_loading": ("data_loading", (f"--data={output / 'data'}",)),
+        "inference": ("inference", ("--slices=1",)),
+        "data_loading": ("data_loading", (f"--data={output / 'data'}", "--seconds=8")),
         "scaling": ("scaling", (f"--config={unet}", "--what=batch,crop,inference")),
-        "devices": ("scaling", ("--what=devices", "--batches=4", "--crops=128")),
+        "devices": ("scaling", (f"--config={small_unet}", *devices)),
         "convolutions": ("convolutions", ()),
     }
 
@@ -87,20 +94,25 @@ def gpu(output: Path, *, peer: bool) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for precision in ("float32", "bfloat16", "float16"):
         jobs |= _table_1(TABLE_1, precision, "--repeats=20", peer=peer)
-    ssl = ("--configs=configs/ssl_unetplusplus_cutmix.py", "--repeats=20")
+    ssl = (f"--configs={CONFIGS / 'ssl_unetplusplus_cutmix.py'}", "--repeats=20")
     for form, extra in {
         "merged": ("--statistics=merged",),
         "vmapped": ("--vmapped",),
         "scan_10": ("--steps_per_dispatch=10", "--repeats=5"),
         "scan_50": ("--steps_per_dispatch=50", "--repeats=3"),
+        "profile": (f"--profile={output / 'profile'}", "--repeats=5"),
+        "profile_bfloat16": (f"--profile={output / 'profile'}", "--precision=bfloat16"),
     }.items():
         jobs[f"train_ssl_unetplusplus_cutmix_{form}"] = ("train_time", (*ssl, *extra))
-    unet = "--config=configs/unetplusplus_cps.py"
+    unet = f"--config={CONFIGS / 'unetplusplus_cps.py'}"
     grown = ("--batches=1,2,4,8,16", "--crops=128,256,512,1024", "--sizes=512,1024,2048,4096")
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16", "float16"):
         kind = f"--precision={precision}"
-        jobs[f"scaling_{precision}"] = ("scaling", (unet, kind, *grown))
+        what = "--what=batch,crop,inference"
+        jobs[f"scaling_{precision}"] = ("scaling", (unet, kind, what, *grown))
         jobs[f"inference_{precision}"] = ("inference", (kind,))
+    # A batch for 8 devices at the size of the study's crops; of one device it is a single point.
+    jobs["devices"] = ("scaling", (unet, "--what=devices", "--batches=16", "--crops=512"))
     jobs["data_loading"] = ("data_loading", (f"--data={output / 'data'}",))
     jobs["convolutions"] = ("convolutions", ())
     return jobs
@@ -109,8 +121,33 @@ def gpu(output: Path, *, peer: bool) -> dict[str, Job]:
 def _environment(name: str) -> Mapping[str, str]:
     if name != "devices":
         return os.environ
+    # Of a CPU; it does nothing to GPUs.
     count = "--xla_force_host_platform_device_count=4"
     return os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {count}".strip()}
+
+
+def _portable(script: str, arguments: Sequence[str], output: Path) -> str:
+    """The command without the paths of this machine."""
+    text = " ".join([f"python benchmarks/{script}.py", *arguments])
+    return text.replace(f"{CONFIGS}{os.sep}", "configs/").replace(str(output), "DIR")
+
+
+def _device() -> str:
+    """The device that benchmarks run on; asked for elsewhere, since who asks holds its memory."""
+    ask = "import jax; print(jax.devices()[0].device_kind)"
+    return subprocess.run(
+        [sys.executable, "-c", ask], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def is_measured(name: str, job: Job, output: Path, device: str) -> bool:
+    """Whether there is a result of the same command and device."""
+    path = output / f"{name}.json"
+    if not path.exists():
+        return False
+    found = load_result(path)
+    same = found.get("command") == _portable(*job, output)
+    return same and found["machine"]["device"] == device
 
 
 def run(name: str, job: Job, output: Path) -> bool:
@@ -120,12 +157,15 @@ def run(name: str, job: Job, output: Path) -> bool:
     command = [sys.executable, str(HERE / f"{script}.py"), *arguments, f"--output={result}"]
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
-        file.write(f"$ python benchmarks/{script}.py {' '.join(arguments)}\n")
+        file.write(f"$ {_portable(script, arguments, output)}\n")
         file.flush()
         status = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, env=_environment(name), check=False
         ).returncode
     done = status == 0 and result.exists()
+    if done:
+        found = load_result(result)
+        write_json(result, {"command": _portable(script, arguments, output), **found})
     state = "done" if done else f"FAILED (exit status {status}, see {log})"
     print(f"{name:45s} {time.monotonic() - start:7.1f} s  {state}", flush=True)
     return done
@@ -139,7 +179,8 @@ def main(argv: list[str]) -> int:
     presets = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
     jobs = presets[_PRESET.value](output, peer=_PEER.value is not None)
     wanted = {name: job for name, job in jobs.items() if re.search(_ONLY.value, name)}
-    missing = [name for name in wanted if not (output / f"{name}.json").exists()]
+    device = _device()
+    missing = [name for name, job in wanted.items() if not is_measured(name, job, output, device)]
     print(f"{len(wanted)} benchmarks, {len(wanted) - len(missing)} done before", flush=True)
     failed = [name for name in missing if not run(name, wanted[name], output)]
     if failed:

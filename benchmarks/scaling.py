@@ -13,7 +13,9 @@ from vemseg_jax.huge_pages import restart_with_huge_pages
 
 restart_with_huge_pages()  # before jax is imported
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -40,6 +42,14 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Steps that are timed.", 1)
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
 
+def attempt(time_it: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """`seconds`, or why it `failed`: what does not fit the memory ends no other measurement."""
+    try:
+        return {"seconds": time_it()}
+    except jax.errors.JaxRuntimeError as error:
+        return {"failed": next(iter(str(error).strip().splitlines()), type(error).__name__)}
+
+
 def time_step(config: ExperimentConfig, *, devices: int) -> dict[str, float]:
     """Seconds of a step, with spread."""
     placement = place(config.train.batch_size, devices=devices)
@@ -60,9 +70,10 @@ def step_rows(config: ExperimentConfig) -> Iterator[dict[str, Any]]:
 
     def row(kind: str, at: int, batch: int, crop: int, devices: int) -> dict[str, Any]:
         sized = with_size(config, batch=batch, crop=crop, precision=_PRECISION.value)
-        times = time_step(sized, devices=devices)
         fixed = {"batch": batch, "crop": crop, "devices": devices}
-        return {"kind": kind, "at": at, **fixed, "seconds": times}
+        return {"kind": kind, "at": at, **fixed} | attempt(
+            lambda: time_step(sized, devices=devices)
+        )
 
     if "batch" in _WHAT.value:
         yield from (row("batch", n, n, crops[0], 1) for n in batches)
@@ -85,24 +96,25 @@ def inference_rows(config: ExperimentConfig) -> Iterator[dict[str, Any]]:
         def predict(image: np.ndarray = image, plan: Any = plan) -> Any:
             return tiling.predict_planes(forward, image, plan=plan, batch_size=1)
 
-        times = spread(seconds(predict, repeats=_REPEATS.value))
-        yield {"kind": "inference", "at": side, "seconds": times}
+        yield {"kind": "inference", "at": side} | attempt(
+            lambda predict=predict: spread(seconds(predict, repeats=_REPEATS.value))
+        )
 
 
 def main(argv: list[str]) -> None:
     """Measures what was asked for and prints a line each."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    config, rows = load_config(_CONFIG.value), []
-    for row in step_rows(config):
+    config = load_config(_CONFIG.value)
+    settings = {"config": Path(_CONFIG.value).stem, "precision": _PRECISION.value}
+    rows: list[dict[str, Any]] = []
+    for row in itertools.chain(
+        step_rows(config), inference_rows(config) if "inference" in _WHAT.value else ()
+    ):
         rows.append(row)
-        print(f"{row['kind']:10s} {row['at']:6d}  {row['seconds']['median']:.4f} s", flush=True)
-    if "inference" in _WHAT.value:
-        for row in inference_rows(config):
-            rows.append(row)
-            print(f"{row['kind']:10s} {row['at']:6d}  {row['seconds']['median']:.4f} s", flush=True)
-    settings = {"config": _CONFIG.value, "precision": _PRECISION.value}
-    record(_OUTPUT.value, "scaling", rows, **settings)
+        said = row.get("failed") or f"{row['seconds']['median']:.4f} s"
+        print(f"{row['kind']:10s} {row['at']:6d}  {said}", flush=True)
+        record(_OUTPUT.value, "scaling", rows, **settings)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ slices: median of warm steps, compilation, memory, FLOPs by XLA's count before o
 share of what a large matrix product reaches on the same device in the same type. Times the steps of
 the configuration that is the training time of one volume; at another batch or crop than the
 configuration's it is extrapolated in proportion to the pixels, and marked so. `--peer=torch` runs
-the same step with segmentation_models_pytorch right after, eager and compiled.
+the same step with segmentation_models_pytorch in the same process, right before: jax keeps most of
+a GPU's memory once it has begun. `--profile=DIR` leaves a trace of three more steps for
+TensorBoard or Perfetto.
 """
 
 from vemseg_jax.huge_pages import restart_with_huge_pages
@@ -17,11 +19,12 @@ restart_with_huge_pages()  # before jax is imported
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
 from absl import app, flags, logging
-from peers import has_peer, time_torch
+from peers import FORMS, has_peer, require, time_torch
 from recording import datasheet_flops, host_peak_gib, load_config, record, seconds, spread
 from steps import matmul_flops, prepare_step, with_size
 
@@ -41,15 +44,16 @@ _SCAN = flags.DEFINE_integer("steps_per_dispatch", 1, "Steps in one dispatch.", 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Dispatches that are timed.", 1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "Also time the same step with it.")
 _PEER_COMPILED = flags.DEFINE_bool("peer_compiled", True, "Also with torch.compile.")
+_PROFILE = flags.DEFINE_string("profile", None, "Folder for a trace of three steps.")
 
 
-def _flops(lowered: Any, compiled: Any) -> float | None:
-    """FLOPs of one step by XLA's count of the program as it is written, if it counts."""
-    for stage in (lowered, compiled):
+def _count(what: str, *stages: Any) -> float | None:
+    """XLA's count for one step, by the first stage that counts it."""
+    for stage in stages:
         cost = stage.cost_analysis()
         cost = cost[0] if isinstance(cost, list) else cost
-        if cost and cost.get("flops", 0) > 0:
-            return float(cost["flops"])
+        if cost and cost.get(what, 0) > 0:
+            return float(cost[what])
     return None
 
 
@@ -61,6 +65,8 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
     lowered = step.lower(state, planes, crops)  # type: ignore[attr-defined]
     compiled = lowered.compile()
     compilation = time.perf_counter() - start
+    # FLOPs of the program as it is written, bytes once it is fused.
+    flops, moved = _count("flops", lowered, compiled), _count("bytes accessed", compiled)
     planned = compiled.memory_analysis()
     count = _SCAN.value
     if count > 1:
@@ -73,8 +79,13 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
         return metrics
 
     times = [t / count for t in seconds(dispatch, repeats=_REPEATS.value)]
-    median, flops = spread(times)["median"], _flops(lowered, compiled)
+    median = spread(times)["median"]
     stats = jax.devices()[0].memory_stats() or {}
+    if _PROFILE.value:
+        name = f"{model_name(config.model)}_{config.cps.method}_{config.train.precision}"
+        with jax.profiler.trace(str(Path(_PROFILE.value) / name)):
+            for _ in range(3):
+                jax.block_until_ready(dispatch())
     pixels = config.train.batch_size * config.data.crop_size**2
     usual = schedule.train.batch_size * schedule.data.crop_size**2
     product = matmul_flops(config.train.precision)
@@ -97,6 +108,7 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
         "compile_seconds": compilation,
         "step_seconds": spread(times),
         "flops": flops,
+        "bytes_accessed": moved,
         "matmul_flops_per_second": product,
         "share_of_matmul": rate / product if rate else None,
         "share_of_datasheet": rate / promised if rate and promised else None,
@@ -110,26 +122,39 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
     }
 
 
-def measure_peer(config: ExperimentConfig, row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of torch beside the row of jax; a form that fails says why."""
+def measure_peer(config: ExperimentConfig) -> list[dict[str, Any]]:
+    """Rows of torch; a form that fails says why."""
     rows = []
-    for compiled in (False, True) if _PEER_COMPILED.value else (False,):
-        name = "torch, compiled" if compiled else "torch, eager"
-        peer = {key: row[key] for key in _SHARED} | {"framework": name}
+    for name, (channels_last, compiled) in FORMS.items():
+        if compiled and not _PEER_COMPILED.value:
+            continue
+        row: dict[str, Any] = {"framework": name}
         try:
-            times, first = time_torch(config, compiled=compiled, repeats=_REPEATS.value)
+            timed = time_torch(
+                config, channels_last=channels_last, compiled=compiled, repeats=_REPEATS.value
+            )
         except Exception as error:  # whatever a compiler says belongs into the table
-            peer["failed"] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            first_line = next(iter(str(error).strip().splitlines()), "")
+            row["failed"] = f"{type(error).__name__}: {first_line}"
         else:
-            ratio = row["step_seconds"]["median"] / spread(times)["median"]
-            peer |= {
-                "step_seconds": spread(times),
-                "compile_seconds": first,
-                "jax_over_peer": ratio,
-                "volume_hours": row["volume_hours"] / ratio,
+            row |= {
+                "step_seconds": spread(timed.times),
+                "compile_seconds": timed.first,
+                "parameters": timed.parameters,
+                "memory_device_peak_gib": timed.memory_gib,
+                "version": timed.version,
             }
-        rows.append(peer)
+        rows.append(row)
     return rows
+
+
+def beside(row: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:
+    """The row of a peer with what it shares with ours, and how long ours takes of its step."""
+    found = {key: row[key] for key in _SHARED} | peer
+    if "failed" not in peer:
+        ratio = row["step_seconds"]["median"] / peer["step_seconds"]["median"]
+        found |= {"jax_over_peer": ratio, "volume_hours": row["volume_hours"] / ratio}
+    return found
 
 
 # What a row of a peer has in common with that of jax before it.
@@ -139,7 +164,7 @@ _SHARED = (
 
 
 def _line(row: dict[str, Any]) -> str:
-    head = f"{row['network']:15s} {row['method']:11s} {row['framework']:15s} {row['precision']:9s}"
+    head = f"{row['network']:15s} {row['method']:11s} {row['framework']:30s} {row['precision']:9s}"
     if "failed" in row:
         return f"{head} failed: {row['failed']}"
     step = row["step_seconds"]
@@ -155,6 +180,8 @@ def main(argv: list[str]) -> None:
     """Measures each configuration in turn and prints a line each."""
     del argv
     logging.set_verbosity(logging.WARNING)
+    if _PEER.value:
+        require()
     rows: list[dict[str, Any]] = []
     for path in _CONFIGS.value:
         schedule = load_config(path)
@@ -165,14 +192,13 @@ def main(argv: list[str]) -> None:
         config.cps = dataclasses.replace(
             config.cps, statistics=statistics, vmapped=_VMAPPED.value and is_pair(config)
         )
-        row = {"config": path, **measure(config, schedule)}
-        found = [row]
-        if _PEER.value and has_peer(config):
-            found += measure_peer(config, row)
+        peers = measure_peer(config) if _PEER.value and has_peer(config) else []
+        row = {"config": Path(path).stem, **measure(config, schedule)}
+        found = [row, *(beside(row, peer) for peer in peers)]
         for each in found:
             print(_line(each), flush=True)
         rows += found
-    record(_OUTPUT.value, "train_time", rows)
+        record(_OUTPUT.value, "train_time", rows)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ write the new one down.
 
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from tests.train.runs import small_config, write_volume
@@ -56,6 +58,11 @@ def _lowered(name):
     return parameters, prepared.step.lower(prepared.state, *prepared.data)
 
 
+def _groups(compiled):
+    found = re.findall(r"(?:feature|batch)_group_count=(\d+)", compiled.as_text())
+    return [int(count) for count in found]
+
+
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_no_more_work_than_it_was(name):
     parameters, lowered = _lowered(name)
@@ -71,8 +78,18 @@ def test_a_step_is_no_more_work_than_it_was(name):
     assert found[2] <= BYTES_SLACK * expected[2]
     assert min(found[1] / expected[1], found[2] / expected[2]) > 0.8, "less work: write it down"
     # Those of groups are 10 to 200 times slower than dense ones on a CPU.
-    groups = re.findall(r"(?:feature|batch)_group_count=(\d+)", compiled.as_text())
-    assert all(int(count) == 1 for count in groups)
+    assert all(count == 1 for count in _groups(compiled))
+
+
+def test_a_grouped_convolution_would_be_seen():
+    def grouped(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=2
+        )
+
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 2, 4))
+    assert max(_groups(jax.jit(grouped).lower(x, kernel).compile())) > 1
 
 
 @pytest.mark.parametrize("at_once, expected", [(1, 20), (5, 4), (10, 2)])

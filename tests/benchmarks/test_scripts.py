@@ -57,6 +57,54 @@ def test_what_is_measured_is_not_measured_again(results):
     assert before == {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
 
 
+def test_what_was_measured_otherwise_is_measured_again(results):
+    folder, flags = results
+    path = folder / "train_small_unet_float32.json"
+    found = json.loads(path.read_text())
+    assert found["command"].startswith("python benchmarks/train_time.py --configs=configs/small_")
+    path.write_text(json.dumps({**found, "command": "python benchmarks/train_time.py --batch=1"}))
+    done = _run("run_all", *flags)
+    assert done.returncode == 0 and "4 benchmarks, 3 done before" in done.stdout
+    again = json.loads(path.read_text())
+    assert again["command"] == found["command"]
+    assert again["rows"][0]["step_seconds"] != found["rows"][0]["step_seconds"]
+
+
+def test_the_report_has_torch_beside_it_and_notes(results, tmp_path):
+    folder, _ = results
+    result = json.loads((folder / "train_small_unet_float16.json").read_text())
+    (row,) = result["rows"]
+    peer = {**row, "framework": "torch, eager", "parameters": 17, "version": "2.9"}
+    failed = {**row, "framework": "torch, compiled", "failed": "InductorError: no compiler"}
+    result["rows"] += [{**peer, "jax_over_peer": 0.75}, failed]
+    (tmp_path / "train.json").write_text(json.dumps(result))
+    scaling = json.loads((folder / "scaling.json").read_text())
+    scaling["machine"]["device"] = "another"
+    kind, at = scaling["rows"][-1]["kind"], scaling["rows"][-1]["at"]
+    scaling["rows"][-1] = {"kind": kind, "at": at, "failed": "RESOURCE_EXHAUSTED"}
+    (tmp_path / "scaling.json").write_text(json.dumps(scaling))
+    (tmp_path / "NOTES.md").write_text("What the profiler says.")
+    assert _run("report", f"--results={tmp_path}").returncode == 0
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert any("torch, eager" in line and "0.75" in line and "2.9" in line for line in lines)
+    assert any("failed: InductorError: no compiler" in line for line in lines)
+    # Two devices in one folder: each row says its own.
+    assert sum(line.startswith("| small_unet on cpu") for line in lines) == 3
+    assert f"{kind} {at} failed: RESOURCE_EXHAUSTED" in lines
+    assert lines[-1] == "What the profiler says."
+
+
+def test_paths_of_data_are_timed(tmp_path):
+    output = tmp_path / "r.json"
+    flags = ("--slices=2", "--size=2304,2304", "--parts=crops", "--seconds=0.1")
+    done = _run("data_loading", f"--data={tmp_path}", f"--output={output}", *flags)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["ratio"] > 0 for row in rows] == [True] * 5
+    assert rows[0]["way"] == "plain reader" and rows[0]["ratio"] == 1
+    assert all(row["crops_per_second"]["median"] > 0 for row in rows)
+
+
 def test_the_report_has_a_row_for_every_result(results):
     folder, _ = results
     assert _run("report", f"--results={folder}").returncode == 0

@@ -12,6 +12,7 @@ from vemseg_jax.data.atomic import lock, unlock
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.study import presets
+from vemseg_jax.study import run as run_module
 from vemseg_jax.study.cell import RESULT
 from vemseg_jax.study.design import (
     Method,
@@ -23,7 +24,7 @@ from vemseg_jax.study.design import (
     training_slices,
 )
 from vemseg_jax.study.report import write_report
-from vemseg_jax.study.run import CELLS, outcomes, run_study
+from vemseg_jax.study.run import CELLS, check_study, outcomes, run_study
 from vemseg_jax.study.specs import experiment_of, to_values
 
 DEPTH = 9
@@ -163,7 +164,9 @@ def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
     assert f"| 0      | Net    |{found.dice_3d('nuclei'):9.3f} |" in text
     assert "- Disks of 0." in text and "Disks of 1." not in text
     html = page.read_text()
-    assert html.count("data:image/png;base64,") == 4 and 'src="data' in html
+    assert html.count("data:image/png;base64,") == 4
+    assert "Semi-supervised" not in text and found.result["resumed"] is False
+    assert 'src="data' in html
     assert "http" not in html
 
 
@@ -186,21 +189,32 @@ def test_a_run_that_fails_is_reported_and_tried_again(study, tmp_path, monkeypat
     assert again.failed is None and again.result is not None
 
 
-def test_processes_keep_off_each_others_runs(study, tmp_path, capsys):
-    study, output = _one(study, methods=(_method("Net", steps=2), _method("B", steps=2))), tmp_path
-    first, second = cells(study)
-    folder = output / CELLS / first.key
+def test_processes_keep_off_each_others_runs(study, tmp_path, capsys, monkeypatch):
+    """One at another process, which dies; one that another process fails at."""
+    names = ("Net", "B", "C")
+    study = _one(study, methods=tuple(_method(name, steps=2) for name in names))
+    began, own, failed = cells(study)
+    folder, other = (tmp_path / CELLS / cell.key for cell in (began, failed))
     folder.mkdir(parents=True)
-    taken = lock(folder, wait=False)
-    try:
-        found = run_study(study, output)
-    finally:
-        unlock(taken)
-    assert [o.cell for o in found] == [first, second]
-    assert found[0].result is None and found[0].failed is None and found[1].result is not None
+    taken, ran, run = lock(folder, wait=False), [], run_module._run_locked
+
+    def run_locked(study, cell, folder, held):
+        assert (cell == own) != (own in ran)  # the one that is held comes last
+        ran.append(cell)
+        if cell == own:
+            other.mkdir()
+            (other / "failed.json").write_text('{"reason": "no memory", "status": 1}')
+            unlock(taken)
+        run(study, cell, folder, held)
+
+    monkeypatch.setattr(run_module, "_run_locked", run_locked)
+    found = run_study(study, tmp_path)
+    assert ran == [own, began]
+    assert [o.failed for o in found] == [None, None, "no memory"]
+    assert found[0].result and found[1].result
     said = capsys.readouterr().out
-    assert "[1/2] 0, 2 slices, Net, seed 0: another process is at it" in said
-    assert not (folder / "log.txt").exists()
+    assert "[1/3] 0, 2 slices, Net, seed 0: another process is at it" in said
+    assert "[1/1 begun elsewhere] 0, 2 slices, Net, seed 0: 3D Dice nuclei " in said
 
 
 def _mended(study, cell):
@@ -220,19 +234,49 @@ def test_presets_say_what_they_lack(tmp_path):
         presets.paper((f"Vol1={volume}",), tmp_path)
 
 
+def _within(study, method):
+    return [c for c in cells(study) if c.method == method and not c.is_across]
+
+
+def test_what_would_be_confused_is_refused(study):
+    first, second = study.volumes
+    for changes, message in (
+        ({"volumes": (first, dataclasses.replace(second, name="0"))}, "the name 0 is there more"),
+        ({"volumes": (first, dataclasses.replace(first, name="x"))}, "the path .* more than once"),
+        ({"budgets": (2, 2)}, "--budgets: 2 is there more than once"),
+        ({"seeds": (1, 1)}, "--seeds: 1 is there more than once"),
+        ({"volumes": (dataclasses.replace(first, name="a/b"), second)}, "'a/b' goes into file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_study(dataclasses.replace(study, **changes))
+
+
 def test_the_papers_preset_has_its_methods_and_schedule(study, tmp_path):
     from pathlib import Path
 
     volumes = [f"Vol{v.name}={v.path}" for v in study.volumes]
     paper = presets.paper(volumes, Path(__file__).parents[2] / "configs")
-    assert paper.budgets == (7, 10, 15, 25) and len(paper.methods) == 10
+    assert paper.budgets == (7, 10, 15, 25) and len(paper.methods) == 11
+    # What a semi-supervised method is held against is the same network.
+    for method in paper.methods:
+        if method.base:
+            assert method.config.model == paper.method(method.base).config.model
+            assert method.config.loss == paper.method(method.base).config.loss
     assert paper.method("SSL-UNet++ + CutMix").config.train.steps == 22_500
+    assert paper.across is False
     some = presets.narrowed(paper, methods=["UNet++"], budgets=[2], seeds=[5])
     assert [c.seed for c in cells(some)] == [5] * 4
+    paper = dataclasses.replace(paper, budgets=(2,), seeds=(0,))
     with pytest.raises(InputError, match="--methods: found 'V-Net'; this study has: ResUNet"):
         presets.narrowed(paper, methods=["V-Net"])
-    # Ten networks can be built for these structures, and none waits for a validation.
-    for cell in cells(dataclasses.replace(paper, budgets=(2,), seeds=(0,))):
+    steps = {c.budget: experiment(paper, c).train.steps for c in _within(paper, "ResUNet")}
+    assert steps == {2: 8_000}
+    # A study of fewer labels asks for no more of them across volumes.
+    assert (
+        some.across_budget == 2 and presets.narrowed(paper, methods=["SenFormer"]).across is False
+    )
+    # The networks can be built for these structures, and none waits for a validation.
+    for cell in cells(paper):
         config = experiment(paper, cell)
         assert config.data.structures in (("nuclei",), ("nucleoli",))
         assert config.optimizer.schedule != "plateau"

@@ -19,7 +19,7 @@ def _method(name, cps="supervised", base=""):
 
 STUDY = Study(
     name="made up",
-    volumes=(StudyVolume("A", Path("a"), ("nuclei",)), StudyVolume("B", Path("b"), ("nuclei",))),
+    volumes=tuple(StudyVolume(name, Path(name), ("nuclei",)) for name in "ABC"),
     budgets=(7, 25),
     methods=(
         _method("Net"), _method("SSL", "cps", "Net"), _method("SSL + CutMix", "cps_cutmix", "Net")
@@ -35,14 +35,14 @@ def _outcome(volume, budget, method, seed, dice, slices=()):
     scores = {"dice_3d": dice, "average_dice_2d": dice / 2, "slices": list(slices)}
     scores["dice_3d_structure_slices"] = dice + 0.1 * (method == "SSL" and seed == 1)
     result = {"scores": {"nuclei": scores}, "training_slices": [0, 10], "training_seconds": 60.0}
-    result |= {"prediction_seconds": 5.0, "parameters": 200, "steps": 10}
+    result |= {"prediction_seconds": 5.0, "parameters": 200, "steps": 10, "resumed": False}
     return Outcome(cell, result, None)
 
 
 def _all(dice_of):
     return [
         _outcome(v, b, m.name, s, dice_of(v, b, m.name, s))
-        for v in "AB"
+        for v in "ABC"
         for b in STUDY.budgets
         for m in STUDY.methods
         for s in STUDY.seeds
@@ -58,6 +58,7 @@ def _steady(volume, budget, method, seed):
 
 def test_tables_of_dice_have_means_and_deviations_of_seeds():
     table = tables.dice_table(STUDY, _all(_steady), "nuclei", "dice_3d")
+    assert len(table.rows) == 3 * len(STUDY.methods)
     assert [(row["volume"], row["method"]) for row in table.rows][:2] == [
         ("A", "Net"),
         ("A", "SSL"),
@@ -85,8 +86,11 @@ def test_what_failed_or_was_not_run_is_said():
     assert rows[1]["7 slices"] == "0.500 (1 failed)" and rows[1]["25 slices"] == "failed"
     assert rows[3]["7 slices"] == "not run"
     summary = {row["method"]: row for row in tables.summary_table(STUDY, outcomes).rows}
-    assert summary["SSL"]["failed or not run"] == "6" and summary["SSL"]["comparisons"] == "2"
-    assert "the 1 of 8 comparisons" in tables.summary_table(STUDY, outcomes).caption
+    assert summary["SSL"]["failed or not run"] == "9" and summary["Net"]["mean 3D Dice"] == "0.500"
+    # Seven slices and seed 0, of the two volumes where Net was run.
+    assert "2 of 12 comparisons" in tables.summary_table(STUDY, outcomes).caption
+    lost = tables.summary_table(STUDY, [o for o in outcomes if o.cell.method != "SSL"]).rows
+    assert lost[0]["mean 3D Dice"] == "-" and lost[0]["average rank"] == "-"
 
 
 def test_ranks_share_places():
@@ -95,33 +99,41 @@ def test_ranks_share_places():
     }  # fmt: skip
     summary = tables.summary_table(STUDY, _all(_steady)).rows
     assert [row["average rank"] for row in summary] == ["3.00", "2.00", "1.00"]
+    # 0.5, and half of 0.01 and of 0.05, and a third of 0.002.
     assert summary[0]["mean 3D Dice"] == "0.531"
 
 
 def test_claims_need_an_interval_on_one_side():
     found = {claim.text: claim for claim in claims.claims(STUDY, _all(_steady))}
     better = found["SSL is better than Net"]
-    assert better.verdict == "shows" and better.differences == pytest.approx([0.1] * 8)
+    assert better.verdict == "shows" and list(better.differences) == ["A", "B", "C"]
+    assert better.differences["B"] == pytest.approx([0.1] * 4)
     few = found["SSL with 7 labelled slices is better than Net with 25"]
-    assert few.differences == pytest.approx([0.05] * 4) and few.verdict == "shows"
+    assert few.differences["A"] == pytest.approx([0.05] * 2) and few.verdict == "shows"
     assert found["SSL + CutMix is better than SSL"].verdict == "shows"
     assert len(found) == 7
 
     def noisy(volume, budget, method, seed):
-        return 0.5 + (0.1 if method == "SSL" and seed else 0) - (0.1 if method == "SSL" else 0) / 2
+        return 0.5 + {"A": 0.05, "B": -0.06, "C": 0.04}[volume] * (method == "SSL")
 
     found = {claim.text: claim for claim in claims.claims(STUDY, _all(noisy))}
     claim = found["SSL is better than Net"]
-    assert claim.verdict == "does not show" and claim.interval[0] < 0 < claim.interval[1]
-    assert "ahead in 4 of 8 pairs" in claim.sentence()
+    # Means of the volumes 0.05, -0.06, 0.04: deviation 0.0608, t of 2 degrees 4.303.
+    assert claim.verdict == "does not show"
+    assert claim.interval == pytest.approx((0.01 - 0.1511, 0.01 + 0.1511), abs=2e-4)
+    assert "ahead in 8 of 12 pairs" in claim.sentence()
     worse = claims.claims(STUDY, _all(lambda v, b, m, s: 1.2 - BETTER[m]))[0]
     assert worse.verdict == "the opposite shows"
 
 
-def test_a_claim_without_runs_or_with_one_says_so():
+def test_a_claim_without_runs_or_with_few_volumes_says_so():
     nothing = claims.claims(STUDY, _all(lambda v, b, m, s: None))[0]
     assert "nothing to compare" in nothing.sentence()
-    assert claims.Claim("x", (0.3,)).verdict == "does not show"
+    # However many pairs there are: they share the slices of two volumes.
+    few = claims.Claim("x", {"A": [0.3] * 9, "B": [0.29] * 9})
+    assert few.verdict == "cannot be told from so few volumes" and few.interval is None
+    assert "+0.295; ahead in 18 of 18 pairs" in few.sentence()
+    assert claims.Claim("x", {"A": [-0.3, 0.1]}).verdict == "does not show"
 
 
 def test_stability_is_what_is_lost_far_from_labelled_slices():
@@ -144,15 +156,15 @@ def test_the_method_that_loses_less_far_from_labelled_slices_is_more_stable():
 
     outcomes = [
         _outcome(v, b, m.name, s, 0.8, slices(m.name))
-        for v in "AB"
+        for v in "ABC"
         for b in STUDY.budgets
         for m in STUDY.methods
         for s in STUDY.seeds
     ]
     found = {claim.text: claim for claim in claims.claims(STUDY, outcomes)}
     claim = found["SSL is more stable between 7 labelled slices than Net"]
-    # Two volumes and two seeds; near and far are 2 and 13 / 3 slices away on average.
-    assert claim.differences == pytest.approx([0.01 * (13 / 3 - 2)] * 4)
+    # Two seeds; near and far are 2 and 13 / 3 slices away on average.
+    assert claim.differences["C"] == pytest.approx([0.01 * (13 / 3 - 2)] * 2)
     assert claim.verdict == "shows"
     assert "what Net and SSL lose of the Dice far from labelled slices +0.023" in claim.sentence()
 
@@ -161,3 +173,15 @@ def test_times_and_parameters_of_pairs_count_both_networks():
     rows = {row["method"]: row for row in tables.time_table(STUDY, _all(_steady)).rows}
     assert rows["Net"]["parameters"] == "200" and rows["SSL"]["parameters"] == "100"
     assert rows["SSL"]["trained"] == "200" and rows["SSL"]["training, median"] == "0:01:00"
+
+
+def test_a_run_that_went_on_is_not_timed():
+    outcomes = [o for o in _all(_steady) if o.cell.method == "Net"]
+    for o in outcomes[1:]:
+        o.result["resumed"], o.result["training_seconds"] = True, 1.0
+    row = tables.time_table(STUDY, outcomes).rows[0]
+    assert row["shortest"] == "0:01:00" and row["runs timed"] == "1 of 12"
+    outcomes[0].result["resumed"] = True
+    row = tables.time_table(STUDY, outcomes).rows[0]
+    assert row["training, median"] == "-" and row["runs timed"] == "0 of 12"
+    assert tables.time_table(STUDY, outcomes).rows[1]["parameters"] == "not run"

@@ -1,5 +1,6 @@
 """`vemseg-study`: volumes x structures x label budgets x methods x seeds, and the report."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def _numbers(flag: str, texts: list[str], least: int) -> list[int]:
 
 
 def main() -> int | None:
-    """Runs what is missing and writes the report; status 1 if a run failed."""
+    """Runs what is missing and writes the report; status 1 if a run failed or is missing."""
     from vemseg_jax.study import presets
     from vemseg_jax.study.report import write_report
     from vemseg_jax.study.run import check_study, claim, outcomes, run_study
@@ -83,13 +84,16 @@ def main() -> int | None:
         found = run_study(study, output)
     page = write_report(study, found, output, command=_command())
     failed = sum(outcome.failed is not None for outcome in found)
-    print(f"{'done' if not failed else f'{failed} runs FAILED'}: report in {page}")
-    return UNSOUND_STATUS if failed else None
+    missing = sum(outcome.result is None for outcome in found) - failed
+    said = [f"{failed} runs FAILED"] if failed else []
+    said += [f"{missing} not run"] if missing else []
+    print(f"{', '.join(said) or 'done'}: report in {page}")
+    return UNSOUND_STATUS if said else None
 
 
 def _command() -> str:
     """As the reader would type it."""
-    return " ".join(["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")])
+    return shlex.join(["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")])
 
 
 def entry() -> None:

@@ -43,9 +43,10 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
 
     logging.set_verbosity(logging.INFO)
     config, volume = experiment_of(spec), Path(spec["volume"])
+    resumed = (folder / "training").exists()
     start = time.monotonic()
     state = train(config, folder / "training")
-    seconds = _total(folder / "training_seconds.json", time.monotonic() - start)
+    seconds = time.monotonic() - start
     start = time.monotonic()
     options = PredictOptions(suffix=spec["suffix"], method=Method(spec["method"]))
     # What has this name came from a run that was not finished, with other weights.
@@ -69,19 +70,14 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         "training_slices": spec["training_slices"],
         "training_seconds": seconds,
         "prediction_seconds": predicting,
+        # Then these seconds are those of a part only.
+        "resumed": resumed,
         "steps": config.train.steps,
         "parameters": parameter_count(state.params),
         "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "jax": jax.__version__,
     }
-
-
-def _total(path: Path, seconds: float) -> float:
-    """Seconds of training, those before a stop included."""
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else 0.0
-    path.write_text(json.dumps(before + seconds), encoding="utf-8")
-    return before + seconds
 
 
 def _scores(evaluation: Path) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
 from scipy.stats import t as student
 
 from vemseg_jax.config import is_pair
@@ -13,55 +12,70 @@ from vemseg_jax.study.run import Outcome
 from vemseg_jax.study.tables import by_comparison
 
 CONFIDENCE = 0.95
+# Volumes that an interval takes: pairs of one volume share its slices and are no repetitions.
+FEWEST_VOLUMES = 3
 SHOWN, REVERSED, NOT_SHOWN = "shows", "the opposite shows", "does not show"
+TOO_FEW = "cannot be told from so few volumes"
 
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """A claim and the paired differences that speak for it (positive) or against it.
 
-    `of` says what differs.
+    `differences` are those of each volume by its name; `of` says what differs.
     """
 
     text: str
-    differences: tuple[float, ...]
+    differences: Mapping[str, Sequence[float]]
     of: str = "the 3D Dice"
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Of the mean difference, by Student's t; without end for fewer than two pairs."""
-        count = len(self.differences)
-        if count < 2:
-            return -np.inf, np.inf
-        mean, error = statistics.mean(self.differences), statistics.stdev(self.differences)
-        half = float(student.ppf(0.5 + CONFIDENCE / 2, count - 1)) * error / count**0.5
+    def means(self) -> list[float]:
+        """The mean difference of each volume that has any."""
+        return [statistics.mean(values) for values in self.differences.values() if values]
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Of the mean over volumes, by Student's t; None for fewer than three."""
+        means = self.means
+        if len(means) < FEWEST_VOLUMES:
+            return None
+        mean, error = statistics.mean(means), statistics.stdev(means) / len(means) ** 0.5
+        half = float(student.ppf(0.5 + CONFIDENCE / 2, len(means) - 1)) * error
         return mean - half, mean + half
 
     @property
     def verdict(self) -> str:
         """It shows where the whole interval lies above 0, its opposite where it lies below."""
-        low, high = self.interval
+        interval = self.interval
+        if interval is None:
+            return TOO_FEW if statistics.mean(self.means) > 0 else NOT_SHOWN
+        low, high = interval
         return SHOWN if low > 0 else REVERSED if high < 0 else NOT_SHOWN
 
     def sentence(self) -> str:
         """The claim, the verdict and the numbers."""
-        if not self.differences:
+        pairs = [value for values in self.differences.values() for value in values]
+        if not pairs:
             return f"{self.text}: nothing to compare, its runs failed or were not run."
-        low, high = self.interval
-        wins = sum(value > 0 for value in self.differences)
-        count = len(self.differences)
-        between = f", 95 % interval {low:+.3f} to {high:+.3f}" if count > 1 else ""
-        mean = statistics.mean(self.differences)
-        return (
-            f"{self.text}: {self.verdict} (mean difference of {self.of} {mean:+.3f}{between}; "
-            f"ahead in {wins} of {count} pairs)."
-        )
+        mean = statistics.mean(self.means)
+        text = f"{self.text}: {self.verdict} (mean difference of {self.of} {mean:+.3f}"
+        if self.interval is not None:
+            low, high = self.interval
+            text += f", 95 % interval {low:+.3f} to {high:+.3f}"
+        wins = sum(value > 0 for value in pairs)
+        return f"{text}; ahead in {wins} of {len(pairs)} pairs)."
 
 
-def _differences(
-    pairs: Iterable[tuple[float | None, float | None]],
-) -> tuple[float, ...]:
-    return tuple(a - b for a, b in pairs if a is not None and b is not None)
+def _by_volume(
+    pairs: Iterable[tuple[str, float | None, float | None]],
+) -> dict[str, list[float]]:
+    """Volume -> differences of what has both scores."""
+    found: dict[str, list[float]] = {}
+    for volume, better, worse in pairs:
+        if better is not None and worse is not None:
+            found.setdefault(volume, []).append(better - worse)
+    return found
 
 
 def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
@@ -70,14 +84,14 @@ def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
     found: list[Claim] = []
     pairs = [m for m in study.methods if is_pair(m.config) and m.base]
     for method in pairs:
-        differences = _differences(
-            (s.get(method.name), s.get(method.base)) for s in compared.values()
+        differences = _by_volume(
+            (key[0], s.get(method.name), s.get(method.base)) for key, s in compared.items()
         )
         found.append(Claim(f"{method.name} is better than {method.base}", differences))
     few, many = min(study.budgets), max(study.budgets)
     for method in pairs if few < many else ():
-        differences = _differences(
-            (scores.get(method.name), compared.get((v, s, many, seed), {}).get(method.base))
+        differences = _by_volume(
+            (v, scores.get(method.name), compared.get((v, s, many, seed), {}).get(method.base))
             for (v, s, budget, seed), scores in compared.items()
             if budget == few
         )
@@ -87,14 +101,14 @@ def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
         for plain in pairs:
             same = (mixed.base, plain.config.cps.method) == (plain.base, "cps")
             if same and mixed.config.cps.method == "cps_cutmix":
-                differences = _differences(
-                    (s.get(mixed.name), s.get(plain.name)) for s in compared.values()
+                differences = _by_volume(
+                    (key[0], s.get(mixed.name), s.get(plain.name)) for key, s in compared.items()
                 )
                 found.append(Claim(f"{mixed.name} is better than {plain.name}", differences))
     lost = _lost(study, outcomes)
     for method in pairs:
-        differences = _differences(
-            (by_method.get(method.base), by_method.get(method.name)) for by_method in lost.values()
+        differences = _by_volume(
+            (key[0], each.get(method.base), each.get(method.name)) for key, each in lost.items()
         )
         text = f"{method.name} is more stable between {few} labelled slices than {method.base}"
         what = f"what {method.base} and {method.name} lose of the Dice far from labelled slices"

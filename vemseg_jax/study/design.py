@@ -65,6 +65,8 @@ class Study:
         share of the steps (it starts to rise at a quarter of that); 0 leaves the epochs of the
         configuration, which last longer the more slices are labelled.
       prediction: "window" or "whole", as `--method` of `vemseg-predict`.
+      steps_for: labelled slices that the steps of the configurations are meant for; a run takes
+        more in proportion to the slices it has, so that it sees each as often. 0 leaves the steps.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Study:
     across_methods: tuple[str, ...] = ()
     ramp_end: float = 0.0
     prediction: str = "window"
+    steps_for: int = 0
 
     def method(self, name: str) -> Method:
         """The method of a name."""
@@ -121,7 +124,7 @@ def _digest(values: Any) -> str:
 
 def _recipes(study: Study) -> dict[str, str]:
     """By method, what its runs are made of."""
-    shared = [study.prediction, study.ramp_end]
+    shared = [study.prediction, study.ramp_end, *([study.steps_for] if study.steps_for else [])]
     return {m.name: _digest([_config_values(m.config), *shared]) for m in study.methods}
 
 
@@ -230,10 +233,13 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
         num_val_slices=0,
     )
     optimizer = dataclasses.replace(config.optimizer, schedule=schedule(config))
-    train = dataclasses.replace(config.train, seed=cell.seed, eval_every=0)
+    slices_seen, steps = cell.budget * len(cell.trained_on), config.train.steps
+    if study.steps_for:
+        steps = round(steps * slices_seen / study.steps_for)
+    train = dataclasses.replace(config.train, seed=cell.seed, eval_every=0, steps=steps)
     config = dataclasses.replace(config, model=model, data=data, optimizer=optimizer, train=train)
     if study.ramp_end and is_pair(config):
-        epochs = train.steps / steps_per_epoch(config, cell.budget * len(cell.trained_on))
+        epochs = steps / steps_per_epoch(config, slices_seen)
         end = study.ramp_end * epochs
         cps = dataclasses.replace(config.cps, ramp="step", ramp_start=end / 4, ramp_end=end)
         config = dataclasses.replace(config, cps=cps)

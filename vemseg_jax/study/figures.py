@@ -118,9 +118,8 @@ def draw_worst(
     return z
 
 
-def best_run(study: Study, outcomes: Sequence[Outcome], volume: StudyVolume) -> Outcome | None:
-    """The finished run with the best 3D Dice of the volume's first structure."""
-    structure = volume.structures[0]
+def best_run(outcomes: Sequence[Outcome], volume: StudyVolume, structure: str) -> Outcome | None:
+    """The finished run of a volume with the best 3D Dice of a structure."""
     found = [
         o
         for o in outcomes

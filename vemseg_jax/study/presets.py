@@ -13,6 +13,7 @@ from vemseg_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from vemseg_jax.data.atomic import lock, unlock
 from vemseg_jax.data.convert import ConvertOptions, convert
 from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.data.volume import open_volume
@@ -28,14 +29,16 @@ STRUCTURES = ("nuclei", "nucleoli")
 PAPER_METHODS = {
     "ResUNet": ("resunet", ""),
     "UNet++": ("unetplusplus", ""),
+    # The network of the semi-supervised ones, on labels alone.
+    "UNet++ depth 3": ("unetplusplus_cps", ""),
     "FracTALResNet": ("fractal_resnet", ""),
     "CEECNet V1": ("ceecnet_v1", ""),
     "CEECNet V2": ("ceecnet_v2", ""),
     "SenFormer": ("senformer", ""),
     "SSL-ResUNet": ("ssl_resunet", "ResUNet"),
     "SSL-ResUNet + CutMix": ("ssl_resunet_cutmix", "ResUNet"),
-    "SSL-UNet++": ("ssl_unetplusplus", "UNet++"),
-    "SSL-UNet++ + CutMix": ("ssl_unetplusplus_cutmix", "UNet++"),
+    "SSL-UNet++": ("ssl_unetplusplus", "UNet++ depth 3"),
+    "SSL-UNet++ + CutMix": ("ssl_unetplusplus_cutmix", "UNet++ depth 3"),
 }
 HELA_NOTE = (
     "HeLa is EMPIAR-10094, region 1656-6756-329. A band along the edge of its central nucleus was"
@@ -81,18 +84,27 @@ def _phantoms(
 ) -> tuple[StudyVolume, ...]:
     """Phantoms of the presets, made where they are not there yet; every slice is labelled."""
     found = []
-    for seed, name in enumerate(names):
-        path = output / "volumes" / f"{name}.zarr"
-        if not path.exists():
-            config = PhantomConfig(preset=name, shape=shape, voxel_size=(80, 32, 32), seed=seed)
-            stack = output / "volumes" / name
-            if not stack.exists():
-                write_tiff_stack(Phantom(config), stack, progress=True)
-            labels = [(structure, stack / "truth" / structure) for structure in STRUCTURES]
-            options = ConvertOptions(voxel_size=config.voxel_size, labels=labels, downsample=4)
-            convert(stack / "images", path, options)
-        found.append(StudyVolume(name, path, STRUCTURES))
+    output.mkdir(parents=True, exist_ok=True)
+    taken = lock(output, wait=True)  # of several processes, one makes them
+    try:
+        for seed, name in enumerate(names):
+            found.append(_phantom(output, shape, name, seed))
+    finally:
+        unlock(taken)
     return tuple(found)
+
+
+def _phantom(output: Path, shape: tuple[int, int, int], name: str, seed: int) -> StudyVolume:
+    path = output / "volumes" / f"{name}.zarr"
+    if not path.exists():
+        config = PhantomConfig(preset=name, shape=shape, voxel_size=(80, 32, 32), seed=seed)
+        stack = output / "volumes" / name
+        if not stack.exists():
+            write_tiff_stack(Phantom(config), stack, progress=True)
+        labels = [(structure, stack / "truth" / structure) for structure in STRUCTURES]
+        options = ConvertOptions(voxel_size=config.voxel_size, labels=labels, downsample=4)
+        convert(stack / "images", path, options)
+    return StudyVolume(name, path, STRUCTURES)
 
 
 def smoke(output: Path) -> Study:
@@ -171,8 +183,9 @@ def paper(volumes: Sequence[str], configs: Path) -> Study:
         methods=methods,
         seeds=(0, 1, 2),
         across=len(found) > 2,
-        across_budget=25,
+        across_budget=max(BUDGETS),
         across_methods=tuple(name for name in PAPER_METHODS if "UNet" in name),
+        steps_for=7,
     )
 
 
@@ -222,13 +235,19 @@ def narrowed(
     kept = tuple(m for m in study.methods if not methods or m.name in methods)
     if precision is not None:
         kept = tuple(_in_precision(method, precision) for method in kept)
+    across_methods = tuple(n for n in study.across_methods if not methods or n in methods)
+    across_budget = study.across_budget
+    if budgets and across_budget not in budgets:
+        across_budget = max(budgets)
     return dataclasses.replace(
         study,
         budgets=tuple(budgets) or study.budgets,
         methods=kept,
+        across=study.across and bool(across_methods),
+        across_budget=across_budget,
         seeds=tuple(seeds) or study.seeds,
         prediction=prediction or study.prediction,
-        across_methods=tuple(n for n in study.across_methods if not methods or n in methods),
+        across_methods=across_methods,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import vemseg_jax
-from vemseg_jax.data.atomic import AtomicDirectory
+from vemseg_jax.config import is_pair
+from vemseg_jax.data.atomic import AtomicDirectory, lock, unlock
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure.measure import measure
 from vemseg_jax.measure.options import Options
@@ -22,10 +23,10 @@ from vemseg_jax.study.blocks import (
     to_html,
     to_markdown,
 )
-from vemseg_jax.study.design import Study, schedule, scored_slices, training_slices
-from vemseg_jax.study.run import CELLS, Outcome
+from vemseg_jax.study.design import Method, Study, schedule, scored_slices, training_slices
+from vemseg_jax.study.run import Outcome
 
-REPORT = "report"
+REPORT, RENDERED = "report", "rendered"
 
 
 def write_report(study: Study, outcomes: Sequence[Outcome], output: Path, *, command: str) -> Path:
@@ -40,6 +41,14 @@ def write_report(study: Study, outcomes: Sequence[Outcome], output: Path, *, com
     Returns:
       The HTML page; beside it `README.md`, `*.csv` and `*.png`.
     """
+    taken = lock(output, wait=True)  # several processes of a study may end at once
+    try:
+        return _write_report(study, outcomes, output, command)
+    finally:
+        unlock(taken)
+
+
+def _write_report(study: Study, outcomes: Sequence[Outcome], output: Path, command: str) -> Path:
     folder = output / REPORT
     directory = AtomicDirectory(folder, partial=output / f"{REPORT}.partial")
     try:
@@ -81,10 +90,10 @@ def _blocks(
         Heading("Claims of the study"),
         Text(tuple(claim.sentence() for claim in claims.claims(study, outcomes)), is_list=True),
         paragraph(
-            "A claim shows where the 95 % interval of the mean paired difference (same volume,"
-            " structure, budget and seed) lies above 0; its opposite shows where it lies below."
-            " Pairs of one volume share its slices, and their structures may share a network, so"
-            " that they count as more independent than they are and the intervals are narrow."
+            "Differences are paired: same volume, structure, budget and seed. A claim shows where"
+            " the 95 % interval (Student's t over the means of the volumes) lies above 0; its"
+            " opposite shows where it lies below. Pairs of one volume share its slices and are no"
+            " repetitions, so that fewer than three volumes have no interval."
         ),
         Table(
             "stability",
@@ -126,19 +135,16 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
         per = ", ".join(f"{b}: {list(training_slices(volume, b))}" for b in study.budgets)
         lines.append(
             f"{volume.name} ({', '.join(volume.structures)}): every run is scored on the same "
-            f"{len(scored)} labelled slices, those that no budget trains on: {list(scored)}. "
+            f"{len(scored)} slices, whose labels no budget trains on: {list(scored)}. "
             f"Labelled slices by budget: {per}."
         )
         lines += [volume.note] if volume.note else []
-    for method in study.methods:
-        config = method.config
+    lines += [_recipe(study, method) for method in study.methods]
+    if any(is_pair(method.config) for method in study.methods):
         lines.append(
-            f"{method.name}: {config.train.steps:,} steps of {config.train.batch_size} crops of "
-            f"{config.data.crop_size} pixels at training scale, {config.loss.name}, "
-            f"{config.optimizer.name} at {config.optimizer.learning_rate:g} "
-            f"({schedule(config)}), {config.train.precision}"
-            + (f", {config.cps.method}" if method.base else "")
-            + ", the weights of the last step."
+            "Semi-supervised: half of a batch are labelled crops; the other half come from all "
+            "other slices, those that are scored among them, without their labels. The first of "
+            "the two networks predicts."
         )
     passes = {
         "window": "in the study's sliding window (overlapping by three quarters, averaged)",
@@ -168,6 +174,32 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
+def _recipe(study: Study, method: Method) -> str:
+    """How a method trains, and where that departs from its configuration."""
+    config = method.config
+    rate, kind = config.optimizer.learning_rate, schedule(config)
+    text = (
+        f"{method.name}: {config.train.steps:,} steps of {config.train.batch_size} crops of "
+        f"{config.data.crop_size} pixels at training scale, {config.loss.name}, "
+        f"{config.optimizer.name} at {rate:g} ({kind}), {config.train.precision}"
+    )
+    if study.steps_for:
+        text += f", for {study.steps_for} labelled slices and in proportion for others"
+    if is_pair(config):
+        text += f", {config.cps.method}"
+        if study.ramp_end:
+            start, end = (round(config.train.steps * study.ramp_end / n) for n in (4, 1))
+            text += f" with the cross loss rising over steps {start} to {end}"
+    if kind != config.optimizer.schedule:
+        text += (
+            f"; in the place of {config.optimizer.schedule}, which takes held-out labels that the "
+            "budget does not have"
+        )
+        if config.loss.name == "fractal_tanimoto":
+            text += f", so that the loss keeps its depth of {config.loss.depth}"
+    return f"{text}; the weights of the last step."
+
+
 def _figures(study: Study, outcomes: Sequence[Outcome], output: Path, folder: Path) -> list[Block]:
     blocks: list[Block] = []
     if figures.plot_along(study, outcomes, folder / "dice_along.png"):
@@ -177,9 +209,14 @@ def _figures(study: Study, outcomes: Sequence[Outcome], output: Path, folder: Pa
     for volume in study.volumes:
         for structure in volume.structures:
             path = folder / f"worst_{volume.name}_{structure}.png"
-            z = figures.draw_worst(study, outcomes, volume, structure, path)
+            what = f"{volume.name}, {structure}"
+            try:
+                z = figures.draw_worst(study, outcomes, volume, structure, path)
+            except InputError as error:  # a prediction that was removed takes no table with it
+                worst.append(paragraph(f"{what}: not drawn: {error}."))
+                continue
             if z is not None:
-                worst.append(Picture(path, f"{volume.name}, {structure}: slice {z}"))
+                worst.append(Picture(path, f"{what}: slice {z}"))
     if worst:
         blocks += [Heading("The worst slice of each volume, method by method (figure 4)"), *worst]
     return blocks + _rendering(study, outcomes, output, folder)
@@ -188,20 +225,25 @@ def _figures(study: Study, outcomes: Sequence[Outcome], output: Path, folder: Pa
 def _rendering(
     study: Study, outcomes: Sequence[Outcome], output: Path, folder: Path
 ) -> list[Block]:
-    """Figure 2: nuclei and nucleoli of the first volume's best run in space."""
+    """Figure 2: nuclei of the first volume's best run in space, with the best run's nucleoli."""
     volume = study.volumes[0]
-    best = figures.best_run(study, outcomes, volume)
-    if best is None:
+    best = {s: figures.best_run(outcomes, volume, s) for s in volume.structures}
+    found = {structure: run for structure, run in best.items() if run is not None}
+    if "nuclei" not in found:
         return []
-    key = best.cell.key
-    nucleoli = f"nucleoli_{key}" if "nucleoli" in best.cell.structures else None
-    target = output / CELLS / key / "measurement"
-    options = Options(nuclei=f"{best.cell.structures[0]}_{key}", nucleoli=nucleoli)
+    labels = {structure: f"{structure}_{run.cell.key}" for structure, run in found.items()}
+    target = output / RENDERED / "-".join(run.cell.key for run in found.values())
     heading = Heading("In space (figure 2)")
-    try:
-        measure(volume.path, options, output=target, overwrite=True)
-    except InputError as error:
-        return [heading, paragraph(f"No rendering: {error}.")]
+    if not (target / "rendering.png").exists():
+        target.parent.mkdir(exist_ok=True)
+        options = Options(nuclei=labels["nuclei"], nucleoli=labels.get("nucleoli"))
+        try:
+            measure(volume.path, options, output=target, overwrite=True)
+        except InputError as error:
+            return [heading, paragraph(f"No rendering: {error}.")]
     shutil.copyfile(target / "rendering.png", folder / "rendering.png")
-    caption = f"{volume.name}, {best.cell.method}, {best.cell.budget} labelled slices"
-    return [heading, Picture(folder / "rendering.png", caption)]
+    runs = "; ".join(
+        f"{structure}: {run.cell.method}, {run.cell.budget} labelled slices"
+        for structure, run in found.items()
+    )
+    return [heading, Picture(folder / "rendering.png", f"{volume.name}, {runs}")]

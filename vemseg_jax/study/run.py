@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,20 @@ def check_study(study: Study) -> None:
     Raises:
       InputError: a volume, label, budget or configuration that cannot be used.
     """
+    for what, values in (
+        ("--volumes: the name", [volume.name for volume in study.volumes]),
+        ("--volumes: the path", [volume.path.resolve() for volume in study.volumes]),
+        ("--budgets:", study.budgets),
+        ("--seeds:", study.seeds),
+    ):
+        if twice := [value for value, count in Counter(values).items() if count > 1]:
+            raise InputError(f"{what} {twice[0]} is there more than once; give each once")
+    for volume in study.volumes:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", volume.name):
+            raise InputError(
+                f"--volumes: the name {volume.name!r} goes into file names; use letters, digits,"
+                " '_', '.' and '-'"
+            )
     for volume in study.volumes:
         scored_slices(study, volume)
     if study.across and len(study.volumes) < 2:
@@ -117,11 +133,12 @@ def run_study(study: Study, output: Path) -> list[Outcome]:
     everything = list(cells(study))
     missing = [cell for cell in everything if outcome(output, cell).result is None]
     print(f"{len(everything)} runs, {len(everything) - len(missing)} done before", flush=True)
-    start = time.monotonic()
+    start, since, elsewhere = time.monotonic(), time.time(), []
     for number, cell in enumerate(missing, 1):
-        found = run_cell(study, cell, output)
+        found = run_cell(study, cell, output, since=since)
         if found is None:
             print(f"[{number}/{len(missing)}] {_head(cell)}: another process is at it", flush=True)
+            elsewhere.append(cell)
             continue
         passed = time.monotonic() - start
         left = passed / number * (len(missing) - number)
@@ -129,6 +146,11 @@ def run_study(study: Study, output: Path) -> list[Outcome]:
             f"[{number}/{len(missing)} {clock(passed)}, {clock(left)} left] {_line(found)}",
             flush=True,
         )
+    for number, cell in enumerate(elsewhere, 1):
+        # What the other process does not end either is done here.
+        run_cell(study, cell, output, since=since, wait=True)
+        line = _line(outcome(output, cell))
+        print(f"[{number}/{len(elsewhere)} begun elsewhere] {line}", flush=True)
     return outcomes(study, output)
 
 
@@ -145,20 +167,31 @@ def _line(found: Outcome) -> str:
     return f"{_head(found.cell)}: 3D Dice {shown}"
 
 
-def run_cell(study: Study, cell: Cell, output: Path) -> Outcome | None:
+def run_cell(
+    study: Study, cell: Cell, output: Path, *, since: float, wait: bool = False
+) -> Outcome | None:
     """Runs one cell in a new process; what it says goes to `log.txt` in its folder.
 
+    Args:
+      study: that it is of.
+      cell: to run.
+      output: folder of the study.
+      since: seconds of the epoch; what another process has failed at after that is not tried again.
+      wait: for another process that is at it.
+
     Returns:
-      What became of it, also if another process has just done it; None if one is at it.
+      What became of it, also if another process has done it; None if one is at it.
     """
     folder = output / CELLS / cell.key
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        taken = lock(folder, wait=False)
+        taken = lock(folder, wait=wait)
     except BlockingIOError:
         return None
     try:
-        if not (folder / RESULT).exists():
+        failed = folder / FAILED
+        just_failed = failed.exists() and failed.stat().st_mtime >= since
+        if not (folder / RESULT).exists() and not just_failed:
             _run_locked(study, cell, folder, taken)
     finally:
         unlock(taken)

@@ -1,7 +1,7 @@
 """The tables of the study, from the outcomes of its runs."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from vemseg_jax.config import is_pair
 from vemseg_jax.models import registry
@@ -107,35 +107,36 @@ def _ties(scores: dict[str, float], score: float) -> int:
 def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     """Table 2: mean, standard deviation and average rank of the 3D Dice over all comparisons."""
     compared = by_comparison(outcomes)
-    places: dict[str, list[float]] = {method.name: [] for method in study.methods}
-    complete = 0
-    for scores in compared.values():
-        known = {name: score for name, score in scores.items() if score is not None}
-        if len(known) < len(study.methods):
-            continue
-        complete += 1
-        for name, place in ranks(known).items():
-            places[name].append(place)
+    names = [method.name for method in study.methods]
+    # All methods are compared on the same volumes, structures, budgets and seeds.
+    whole = [
+        {name: score for name, score in scores.items() if score is not None}
+        for scores in compared.values()
+        if all(scores.get(name) is not None for name in names)
+    ]
+    places = {name: [ranks(scores)[name] for scores in whole] for name in names}
     rows = []
     for method in study.methods:
         values = [scores.get(method.name) for scores in compared.values()]
-        known_values = [value for value in values if value is not None]
+        known_values = [scores[method.name] for scores in whole]
+        missing = sum(value is None for value in values)
         spread = statistics.stdev(known_values) if len(known_values) > 1 else None
         rows.append(
             {
                 "method": method.name,
                 "": "",
-                "mean 3D Dice": f"{statistics.mean(known_values):.3f}" if known_values else FAILED,
+                "mean 3D Dice": (
+                    f"{statistics.mean(known_values):.3f}" if known_values else UNDEFINED
+                ),
                 "standard deviation": UNDEFINED if spread is None else f"{spread:.3f}",
                 "average rank": (
-                    f"{statistics.mean(places[method.name]):.2f}" if complete else UNDEFINED
+                    f"{statistics.mean(places[method.name]):.2f}" if whole else UNDEFINED
                 ),
-                "comparisons": str(len(known_values)),
-                "failed or not run": str(len(values) - len(known_values)),
+                "failed or not run": str(missing),
             }
         )
-    note = f"over volumes, structures, budgets and seeds; ranks over the {complete} of "
-    note += f"{len(compared)} comparisons in which every method has a score"
+    note = "over volumes, structures, budgets and seeds: "
+    note += f"{len(whole)} of {len(compared)} comparisons, those in which every method has a score"
     return Table("summary", tuple(rows), f"Mean, standard deviation and average rank, {note}")
 
 
@@ -148,33 +149,42 @@ def time_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
             for o in outcomes
             if o.cell.method == method.name and not o.cell.is_across and o.result
         ]
+        whole = [result for result in results if not result["resumed"]]
         pair = is_pair(method.config)
         row = {"method": method.name, "network": registry.model_name(method.config.model)}
         if not results:
-            rows.append(row | {"parameters": "", "trained": "", "training": FAILED})
+            failed = any(o.failed for o in outcomes if o.cell.method == method.name)
+            rows.append(row | {"parameters": FAILED if failed else MISSING})
             continue
         trained = results[0]["parameters"]
-        seconds = [result["training_seconds"] for result in results]
+        seconds = [result["training_seconds"] for result in whole]
+        steps = sorted({result["steps"] for result in results})
         rows.append(
             row
             | {
                 "parameters": f"{trained // (2 if pair else 1):,}",
                 "trained": f"{trained:,}",
-                "steps": f"{results[0]['steps']:,}",
+                "steps": " to ".join(f"{n:,}" for n in sorted({steps[0], steps[-1]})),
                 "batch x crop": (
                     f"{method.config.train.batch_size} x {method.config.data.crop_size}"
                 ),
-                "training, median": clock(statistics.median(seconds)),
-                "shortest": clock(min(seconds)),
-                "longest": clock(max(seconds)),
-                "prediction, median": clock(
-                    statistics.median(result["prediction_seconds"] for result in results)
+                "training, median": _clock(seconds, statistics.median),
+                "shortest": _clock(seconds, min),
+                "longest": _clock(seconds, max),
+                "prediction, median": _clock(
+                    [result["prediction_seconds"] for result in whole], statistics.median
                 ),
+                "runs timed": f"{len(whole)} of {len(results)}",
             }
         )
     titles = {title: "" for row in rows for title in row}
     filled = tuple({**titles, **row} for row in rows)
-    return Table("training_time", filled, "Parameters and time of a run, compilation included")
+    caption = "Parameters and time of a run, compilation included; runs that were stopped and went "
+    return Table("training_time", filled, caption + "on are not timed")
+
+
+def _clock(seconds: Sequence[float], of: Callable[[Sequence[float]], float]) -> str:
+    return clock(of(seconds)) if seconds else UNDEFINED
 
 
 def across_table(study: Study, outcomes: Sequence[Outcome]) -> Table | None:
