@@ -160,7 +160,7 @@ def hela(output: Path, data: Path | None) -> Study:
         name="hela",
         volumes=(StudyVolume("HeLa", path, ("nuclei",), HELA_NOTE),),
         budgets=BUDGETS,
-        methods=_small_methods(steps=300, crop=128, batch=4, channels=16, rate=3e-3),
+        methods=_small_methods(steps=200, crop=128, batch=4, channels=8, rate=5e-3),
         ramp_end=0.5,
         # Windows of 128 would pass each pixel 16 times, on all 195 slices of every run.
         prediction="whole",
