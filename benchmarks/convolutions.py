@@ -2,7 +2,7 @@
 
     python benchmarks/convolutions.py [--output=r.json]
 
-Grouped convolutions, convolutions of one large map of few channels, and convolutions of a map
+Grouped convolutions, convolutions of one large map of few channels, of maps of many, and of a map
 that was enlarged twice by repetition: forward and both gradients, 3 x 3, float32. `ours` is what
 the networks use on this platform, `native` XLA's own, `split` convolves each group by itself.
 """
@@ -33,6 +33,9 @@ GROUPED += [(32, 128, 16)]
 # Batch, side, channels, features: what the gradient by blocks of rows is for, and what it is not.
 FEW_CHANNELS = [(1, 256, 16, 16), (1, 256, 16, 48), (1, 256, 32, 16), (1, 512, 8, 8)]
 FEW_CHANNELS += [(2, 256, 16, 16), (1, 128, 16, 16), (4, 256, 16, 16), (1, 128, 32, 32)]
+# What gradients as matrix products are for: the levels of a U-Net of 64 channels.
+MANY_CHANNELS = [(2, 256, 64, 64), (2, 128, 128, 128), (2, 64, 256, 256), (2, 32, 512, 512)]
+MANY_CHANNELS += [(2, 256, 32, 32), (2, 128, 32, 128), (8, 32, 64, 64)]
 # Batch, side before enlarging, channels, features: decoders of UNet++ at 256 x 256.
 ENLARGED = [(2, 32, 128, 128), (2, 64, 64, 64), (2, 64, 128, 64), (2, 128, 64, 16)]
 REPEATS = 7
@@ -108,7 +111,7 @@ def main(argv: list[str]) -> None:
             rows.append(
                 time_row(f"1 x {side}^2, {channels} in {groups} groups  {way}", convolve, x, kernel)
             )
-    for batch, side, channels, features in FEW_CHANNELS:
+    for batch, side, channels, features in FEW_CHANNELS + MANY_CHANNELS:
         x, kernel = random(batch, side, side, channels), random(3, 3, channels, features)
         label = f"{batch} x {side}^2, {channels} -> {features}"
         rows.append(time_row(f"{label}  native", native, x, kernel))

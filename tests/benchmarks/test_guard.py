@@ -31,15 +31,14 @@ STEPS = {
     "cps_cutmix": ("unetplusplus", DEPTH3, "soft_dice", "cps_cutmix", 4),
 }
 # Parameters of all networks trained; GFLOP of the step as written and gigabytes that it reads and
-# writes once compiled for a CPU, for crops of 64 x 64. Kernel gradients as matrix products move a
-# fifth to a half more than XLA's own, and are up to nine times as fast on large maps.
+# writes once compiled for a CPU, for crops of 64 x 64.
 COUNTS = {
-    "small_unet": (269_009, 1.396, 0.2139),
-    "resunet": (32_974_401, 31.12, 4.209),
-    "unetplusplus": (2_017_937, 5.437, 0.6609),
-    "fractal_resnet": (58_071, 1.458, 0.2823),
-    "cps": (2 * 2_017_937, 21.67, 2.262),
-    "cps_cutmix": (2 * 2_017_937, 28.72, 2.501),
+    "small_unet": (269_009, 1.376, 0.1591),
+    "resunet": (32_974_401, 30.46, 3.544),
+    "unetplusplus": (2_017_937, 5.306, 0.4456),
+    "fractal_resnet": (58_071, 1.454, 0.2683),
+    "cps": (2 * 2_017_937, 21.15, 1.449),
+    "cps_cutmix": (2 * 2_017_937, 28.20, 1.688),
 }
 
 

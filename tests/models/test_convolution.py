@@ -54,7 +54,10 @@ def test_grouped_convolutions_equal_one_per_group(channels, features, groups, st
 
 @pytest.mark.parametrize("batch, height, width", [(1, 5, 7), (2, 1, 1), (3, 2, 4)])
 @pytest.mark.parametrize("channels, features", [(6, 4), (17, 20)])
-def test_convolving_before_enlarging_equals_after(batch, height, width, channels, features):
+def test_convolving_before_enlarging_equals_after(
+    batch, height, width, channels, features, monkeypatch
+):
+    monkeypatch.setattr(convolution, "PRODUCT_FLOPS", 0)
     _check(
         upsampled_conv2d,
         lambda x, kernel: _plain(repeat2d(x, (2, 2)), kernel),
@@ -68,15 +71,24 @@ def test_convolving_before_enlarging_equals_after(batch, height, width, channels
     ((1, 2, 1, 24), 17, 3),  # smaller than the kernel
     ((3, 6, 7, 18), 18, 5),
 ])  # fmt: skip
-def test_gradient_by_products_is_exact(shape, features, size):
+def test_gradient_by_products_is_exact(shape, features, size, monkeypatch):
     x, kernel = _random(*shape), _random(size, size, shape[-1], features)
-    ours = lambda *a: conv2d(*a, padding=size // 2)  # noqa: E731
-    assert "custom_vjp" in str(jax.make_jaxpr(ours)(x, kernel))
-    _check(ours, _plain, x, kernel)
+
+    def ours():
+        # Anew each time: what was traced once is not traced again.
+        return lambda x, kernel: conv2d(x, kernel, padding=size // 2)
+
+    # A small map is left to XLA, which compiles sooner.
+    assert "custom_vjp" not in str(jax.make_jaxpr(ours())(x, kernel))
+    flops = 2 * kernel.size * x[..., 0].size
+    monkeypatch.setattr(convolution, "PRODUCT_FLOPS", flops)
+    assert "custom_vjp" in str(jax.make_jaxpr(ours())(x, kernel))
+    _check(ours(), _plain, x, kernel)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_gradient_by_products_adds_up_in_float32(dtype):
+def test_gradient_by_products_adds_up_in_float32(dtype, monkeypatch):
+    monkeypatch.setattr(convolution, "PRODUCT_FLOPS", 0)
     # 4096 products of 1/16: what a sum in either type would lose, it is exact in float32.
     x, kernel = jnp.ones((1, 64, 64, 17), dtype), jnp.zeros((3, 3, 17, 17), dtype)
     weights = jnp.full((1, 64, 64, 17), 1 / 16, dtype)

@@ -15,6 +15,8 @@ DENSE_CHANNELS = 32
 # into how large a batch it cuts an image; `_conv_with_product_gradient` is for more.
 BLOCKED_CHANNELS = 16
 BLOCKED_BATCH = 8
+# FLOPs of a kernel gradient from which it is worth the longer compilation as matrix products.
+PRODUCT_FLOPS = 1e9
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -49,7 +51,8 @@ def _conv(
 def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
     """A convolution of stride 1, with the kernel gradient that is quick on this platform."""
     many = min(kernel.shape[2:]) > BLOCKED_CHANNELS and kernel.shape[0] > 1
-    if jax.default_backend() == "cpu" and many:
+    large = 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS
+    if jax.default_backend() == "cpu" and many and large:
         return _conv_with_product_gradient(x, kernel, paddings)
     return _conv(x, kernel, 1, paddings)
 
