@@ -47,6 +47,13 @@ def test_a_wrong_number_fails(tmp_path, capsys):
     assert "avg_dice_2d  1.00e-04  FAIL" in capsys.readouterr().out
 
 
+def test_a_wrong_gradient_is_not_taken_for_a_tie():
+    golden = dict(np.load(KEPT / "smallunet_c8.npz"))
+    golden["grad_l2/values"] = golden["grad_l2/values"] * np.float32(1.01)
+    wrong = {result.what for result in check_file(golden) if not result.ok}
+    assert wrong == {"grad_l2, 58 tensors, share of tolerance (float64)"}
+
+
 def test_an_unknown_file_fails_and_the_others_are_still_checked(tmp_path, capsys):
     np.savez(tmp_path / "a_mystery.npz", thing=np.zeros(3))
     shutil.copy(KEPT / "stack_dice.npz", tmp_path)

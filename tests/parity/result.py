@@ -18,6 +18,10 @@ class Result:
         """Whether the error is a number within the tolerance."""
         return bool(np.isfinite(self.error) and self.error <= self.tolerance)
 
+    def within(self, factor: float, why: str) -> "Result":
+        """The same error against `factor` times the tolerance."""
+        return Result(f"{self.what} ({why})", self.error, factor * self.tolerance)
+
 
 def compare(what: str, found, expected, tolerance: float) -> Result:
     """Largest absolute difference; arrays of different shapes have an infinite error."""
