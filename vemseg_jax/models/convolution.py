@@ -21,8 +21,6 @@ PRODUCT_FLOPS = 1e9
 
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
     """Convolves `x: [b, h, w, c]` with `kernel: [kh, kw, c, features]`, zero padding."""
-    if jax.default_backend() == "cpu" and stride == 1 and _row_blocks(x, kernel, padding) > 1:
-        return _conv_with_blocked_gradient(x, kernel, padding)
     if stride == 1:
         return _stride_one(x, kernel, _same(padding))
     return _conv(x, kernel, stride, _same(padding))
@@ -50,9 +48,14 @@ def _conv(
 
 def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
     """A convolution of stride 1, with the kernel gradient that is quick on this platform."""
-    many = min(kernel.shape[2:]) > BLOCKED_CHANNELS and kernel.shape[0] > 1
-    large = 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS
-    if jax.default_backend() == "cpu" and many and large:
+    size, _, *channels = kernel.shape
+    if jax.default_backend() != "cpu" or size == 1:
+        return _conv(x, kernel, 1, paddings)
+    if min(channels) <= BLOCKED_CHANNELS:
+        centred = size % 2 == 1 and paddings == _same(size // 2)
+        if centred and _row_blocks(x, size) > 1:
+            return _conv_with_blocked_gradient(x, kernel)
+    elif 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
         return _conv_with_product_gradient(x, kernel, paddings)
     return _conv(x, kernel, 1, paddings)
 
@@ -96,35 +99,34 @@ def _product_backward(paddings: Paddings, residuals: tuple, dy: jax.Array) -> tu
 _conv_with_product_gradient.defvjp(_product_forward, _product_backward)
 
 
-def _row_blocks(x: jax.Array, kernel: jax.Array, padding: int) -> int:
+def _row_blocks(x: jax.Array, size: int) -> int:
     """Into how many runs of rows `_conv_with_blocked_gradient` should cut each image."""
-    size, _, channels, features = kernel.shape
-    if size == 1 or size != 2 * padding + 1 or min(channels, features) > BLOCKED_CHANNELS:
-        return 1
     blocks = BLOCKED_BATCH // x.shape[0]
     while blocks > 1 and (x.shape[1] % blocks or x.shape[1] // blocks < size):
         blocks -= 1
     return max(blocks, 1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_with_blocked_gradient(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """`conv2d` of stride 1 whose kernel gradient is quick for one large map of few channels.
+@jax.custom_vjp
+def _conv_with_blocked_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A convolution of stride 1, padded to its size, quick for one large map of few channels.
 
-    XLA's CPU code for that gradient works along the batch. One image is no batch, so its rows are
-    cut into some, each with its neighbours' edges: 3 to 8 times quicker at 256 x 256 with 16
-    channels, and no use above, or with a batch (`benchmarks/convolutions.py`).
+    XLA's CPU code for the kernel gradient works along the batch. One image is no batch, so its
+    rows are cut into some, each with its neighbours' edges: 3 to 8 times quicker at 256 x 256 with
+    16 channels, and no use above, or with a batch (`benchmarks/convolutions.py`).
     """
-    return _conv(x, kernel, 1, _same(padding))
+    return _conv(x, kernel, 1, _same(kernel.shape[0] // 2))
 
 
-def _blocked_forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple:
-    return _conv(x, kernel, 1, _same(padding)), (x, kernel)
+def _blocked_forward(x: jax.Array, kernel: jax.Array) -> tuple:
+    return _conv_with_blocked_gradient(x, kernel), (x, kernel)
 
 
-def _blocked_backward(padding: int, residuals: tuple, dy: jax.Array) -> tuple:
+def _blocked_backward(residuals: tuple, dy: jax.Array) -> tuple:
     x, kernel = residuals
-    blocks = _row_blocks(x, kernel, padding)
+    size = kernel.shape[0]
+    padding = size // 2
+    blocks = _row_blocks(x, size)
     rows = x.shape[1] // blocks
     padded = jnp.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
     parts = [padded[:, n * rows : (n + 1) * rows + 2 * padding] for n in range(blocks)]
