@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
+from counting import count_flops
 from peers import FORMS, has_peer, require, time_torch
 from recording import datasheet_flops, host_peak_gib, load_config, record, seconds, spread
 from steps import matmul_flops, prepare_step, with_size
@@ -47,14 +48,10 @@ _PEER_COMPILED = flags.DEFINE_bool("peer_compiled", True, "Also with torch.compi
 _PROFILE = flags.DEFINE_string("profile", None, "Folder for a trace of three steps.")
 
 
-def _count(what: str, *stages: Any) -> float | None:
-    """XLA's count for one step, by the first stage that counts it."""
-    for stage in stages:
-        cost = stage.cost_analysis()
-        cost = cost[0] if isinstance(cost, list) else cost
-        if cost and cost.get(what, 0) > 0:
-            return float(cost[what])
-    return None
+def _bytes_accessed(compiled: Any) -> float | None:
+    cost = compiled.cost_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    return float((cost or {}).get("bytes accessed", 0)) or None
 
 
 def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, Any]:
@@ -65,8 +62,9 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
     lowered = step.lower(state, planes, crops)  # type: ignore[attr-defined]
     compiled = lowered.compile()
     compilation = time.perf_counter() - start
-    # FLOPs of the program as it is written, bytes once it is fused.
-    flops, moved = _count("flops", lowered, compiled), _count("bytes accessed", compiled)
+    # FLOPs of the program as it is written, bytes once it is fused, loops counted once.
+    flops = count_flops(step, state, planes, crops) or None  # type: ignore[arg-type]
+    moved = _bytes_accessed(compiled)
     planned = compiled.memory_analysis()
     count = _SCAN.value
     if count > 1:

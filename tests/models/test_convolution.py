@@ -68,11 +68,15 @@ def test_convolving_before_enlarging_equals_after(
 
 @pytest.mark.parametrize("shape, features, size", [
     ((2, 9, 8, 17), 24, 3),
+    ((2, 9, 8, 24), 17, 3),
     ((1, 2, 1, 24), 17, 3),  # smaller than the kernel
     ((3, 6, 7, 18), 18, 5),
+    ((1, 7, 6, 20), 1, 3),
 ])  # fmt: skip
-def test_gradient_by_products_is_exact(shape, features, size, monkeypatch):
+@pytest.mark.parametrize("pixels", [1, 32, 10_000])  # a row, some that leave a rest, all
+def test_gradient_by_products_is_exact(shape, features, size, pixels, monkeypatch):
     x, kernel = _random(*shape), _random(size, size, shape[-1], features)
+    monkeypatch.setattr(convolution, "PRODUCT_PIXELS", pixels)
 
     def ours():
         # Anew each time: what was traced once is not traced again.
@@ -84,6 +88,18 @@ def test_gradient_by_products_is_exact(shape, features, size, monkeypatch):
     monkeypatch.setattr(convolution, "PRODUCT_FLOPS", flops)
     assert "custom_vjp" in str(jax.make_jaxpr(ours())(x, kernel))
     _check(ours(), _plain, x, kernel)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_gradient_by_products_is_exact_for_any_padding(padding, monkeypatch):
+    monkeypatch.setattr(convolution, "PRODUCT_FLOPS", 0)
+    monkeypatch.setattr(convolution, "PRODUCT_PIXELS", 20)
+    x, kernel = _random(2, 7, 6, 17), _random(3, 3, 17, 18)
+
+    def plain(x, kernel):
+        return convolution._conv(x, kernel, 1, ((padding,) * 2,) * 2)
+
+    _check(lambda *a: conv2d(*a, padding=padding), plain, x, kernel)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -101,11 +117,11 @@ def test_gradient_by_products_adds_up_in_float32(dtype, monkeypatch):
 @pytest.mark.parametrize(
     "shape, features, size, blocks",
     [
-        ((1, 24, 10, 8), 24, 3, 8),
-        ((1, 25, 10, 40), 5, 5, 5),  # 8, 7 and 6 do not divide 25
+        ((1, 24, 10, 8), 16, 3, 8),
+        ((1, 25, 10, 14), 5, 5, 5),  # 8, 7 and 6 do not divide 25
         ((2, 12, 9, 3), 3, 3, 4),
         ((1, 14, 6, 2), 2, 7, 2),  # blocks of fewer rows than the kernel has are no use
-        ((1, 24, 10, 40), 17, 3, 1),  # too many channels
+        ((1, 24, 10, 4), 17, 3, 1),  # too many channels
         ((8, 24, 10, 4), 4, 3, 1),  # a batch already
         ((1, 24, 10, 4), 4, 1, 1),
     ],

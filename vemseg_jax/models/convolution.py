@@ -11,12 +11,14 @@ from jax import lax
 # Channels that one dense convolution should have on a CPU, see `grouped_conv2d`.
 DENSE_CHANNELS = 32
 
-# Up to how many channels, on the side that has fewer, `_conv_with_blocked_gradient` is for, and
-# into how large a batch it cuts an image; `_conv_with_product_gradient` is for more.
+# Up to how many channels `_conv_with_blocked_gradient` is for, and into how large a batch it cuts
+# an image.
 BLOCKED_CHANNELS = 16
 BLOCKED_BATCH = 8
-# FLOPs of a kernel gradient from which it is worth the longer compilation as matrix products.
-PRODUCT_FLOPS = 1e9
+# FLOPs from which a kernel gradient is quicker by `_conv_with_product_gradient`, and how many
+# pixels that takes at a time, so that what it gathers stays in the cache.
+PRODUCT_FLOPS = 5e8
+PRODUCT_PIXELS = 2048
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -51,22 +53,24 @@ def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Arra
     size, _, *channels = kernel.shape
     if jax.default_backend() != "cpu" or size == 1:
         return _conv(x, kernel, 1, paddings)
-    if min(channels) <= BLOCKED_CHANNELS:
-        centred = size % 2 == 1 and paddings == _same(size // 2)
-        if centred and _row_blocks(x, size) > 1:
-            return _conv_with_blocked_gradient(x, kernel)
-    elif 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
+    centred = size % 2 == 1 and paddings == _same(size // 2)
+    if centred and max(channels) <= BLOCKED_CHANNELS and _row_blocks(x, size) > 1:
+        return _conv_with_blocked_gradient(x, kernel)
+    # Several devices would add up what each found in every pass of the loop, not once.
+    alone = jax.device_count() == 1 and max(map(max, paddings)) < size
+    if alone and 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
         return _conv_with_product_gradient(x, kernel, paddings)
     return _conv(x, kernel, 1, paddings)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _conv_with_product_gradient(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
-    """A convolution of stride 1 whose kernel gradient is one matrix product a row of the kernel.
+    """A convolution of stride 1 whose kernel gradient is added up over runs of rows.
 
-    XLA's CPU code for that gradient falls to a twentieth of what a matrix product reaches on large
-    maps of many channels (AMD EPYC; 2 x 128^2, 128 -> 128: 1246 ms, this 143), and was nowhere
-    much quicker (`benchmarks/convolutions.py`).
+    XLA's CPU code for that gradient takes 5 to 20 times as long as the convolution itself on maps
+    of many channels. Shifted copies side by side and one product would need nine times the memory
+    of a map, and its traffic; for some rows at a time they stay in the cache: 2 to 5 times as fast
+    (`benchmarks/convolutions.py`).
     """
     return _conv(x, kernel, 1, paddings)
 
@@ -77,26 +81,52 @@ def _product_forward(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> tup
 
 def _product_backward(paddings: Paddings, residuals: tuple, dy: jax.Array) -> tuple:
     x, kernel = residuals
-    size, wide, channels, features = kernel.shape
-    _, h, w, _ = dy.shape
-    padded = jnp.pad(x, ((0, 0), *paddings, (0, 0)))
-    # Taps of a row of the kernel side by side, as channels.
-    taps = jnp.concatenate([padded[:, :, j : j + w] for j in range(wide)], -1)
-    rows = [
-        jnp.einsum(
-            "bhwc,bhwf->cf",
-            taps[:, i : i + h],
-            dy,
-            preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
+    window = kernel.shape[:2]
+    if dy.shape[-1] > x.shape[-1]:
+        to_kernel = _shifted_products(x, dy, window, paddings)
+    else:
+        # The same sum with the shifts on the side of fewer channels: those of dy run backwards.
+        rest = tuple(
+            (n - 1 - low, n - 1 - high) for n, (low, high) in zip(window, paddings, strict=True)
         )
-        for i in range(size)
-    ]
-    to_kernel = jnp.stack(rows).reshape(size, wide, channels, features).astype(kernel.dtype)
+        to_kernel = _shifted_products(dy, x, window, rest)[::-1, ::-1].swapaxes(2, 3)
     to_x = jax.linear_transpose(lambda each: _conv(each, kernel, 1, paddings), x)
-    return *to_x(dy), to_kernel
+    return *to_x(dy), to_kernel.astype(kernel.dtype)
 
 
 _conv_with_product_gradient.defvjp(_product_forward, _product_backward)
+
+
+def _shifted_products(
+    few: jax.Array,
+    many: jax.Array,
+    window: tuple[int, int],
+    paddings: Sequence[tuple[int, int]],
+) -> jax.Array:
+    """Products of `many: [b, h, w, m]` with every shift of the padded `few: [b, h', w', c]`.
+
+    Returns `[kh, kw, c, m]`: entry i, j is the sum over b, y, x of few[y + i, x + j] * many[y, x],
+    added up in float32.
+    """
+    b, h, w, channels = many.shape
+    rows = min(h, max(1, PRODUCT_PIXELS // (b * w)))
+    runs = -(-h // rows)
+    (top, bottom), beside = paddings
+    spare = runs * rows - h
+    few = jnp.pad(few, ((0, 0), (top, bottom + spare), beside, (0, 0)))
+    many = jnp.pad(many, ((0, 0), (0, spare), (0, 0), (0, 0)))
+    places = [(i, j) for i in range(window[0]) for j in range(window[1])]
+
+    def add(n: jax.Array, total: jax.Array) -> jax.Array:
+        near = lax.dynamic_slice_in_dim(few, n * rows, rows + window[0] - 1, 1)
+        here = lax.dynamic_slice_in_dim(many, n * rows, rows, 1)
+        shifts = jnp.concatenate([near[:, i : i + rows, j : j + w] for i, j in places], -1)
+        return total + jnp.einsum("bhwm,bhws->ms", here, shifts, preferred_element_type=total.dtype)
+
+    wide = jnp.promote_types(few.dtype, jnp.float32)
+    total = jnp.zeros((channels, len(places) * few.shape[-1]), wide)
+    total = lax.fori_loop(0, runs, add, total)
+    return total.reshape(channels, *window, few.shape[-1]).transpose(1, 2, 3, 0)
 
 
 def _row_blocks(x: jax.Array, size: int) -> int:
