@@ -259,9 +259,10 @@ def render(folder: Path) -> str:
 
 TABLE_1_NOTES = """Medians and quartiles of warm steps: cutting crops, forward, losses, backward, \
 clip, update. "Trained" counts both networks of a pair. Memory: peak of the device where it tells, \
-else what the compiled step plans. FLOPs: XLA's count of the program as written; bytes: what the \
-compiled one reads and writes, caches or not. "Of a matrix product": the share of what a large one \
-reaches in the same type on the same device.
+else what the compiled step plans. FLOPs: XLA's count of the program as written, the bodies of \
+loops as often as they run; bytes: what the compiled one reads and writes, caches or not, the \
+bodies of loops once. "Of a matrix product": the share of what a large one reaches in the same \
+type on the same device.
 
 `*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels."""
 PEER_NOTES = """The same network of segmentation_models_pytorch with the same batch, crop, losses, \
