@@ -53,14 +53,14 @@ def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Arra
     size, _, *channels = kernel.shape
     if jax.default_backend() != "cpu" or size == 1:
         return _conv(x, kernel, 1, paddings)
+    if max(channels) <= BLOCKED_CHANNELS:
+        centred = size % 2 == 1 and paddings == _same(size // 2)
+        if centred and _row_blocks(x, size) > 1:
+            return _conv_with_blocked_gradient(x, kernel)
+        return _conv(x, kernel, 1, paddings)
     # Several devices would add up what each found in every pass of the loop, not once.
     alone = jax.device_count() == 1 and max(map(max, paddings)) < size
-    large = alone and 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS
-    centred = size % 2 == 1 and paddings == _same(size // 2)
-    blocks = _row_blocks(x, size) if centred and max(channels) <= BLOCKED_CHANNELS else 1
-    if blocks > 1 and (x.shape[0] == 1 or not large):
-        return _conv_with_blocked_gradient(x, kernel)
-    if large:
+    if alone and 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
         return _conv_with_product_gradient(x, kernel, paddings)
     return _conv(x, kernel, 1, paddings)
 
