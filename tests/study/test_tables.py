@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.train.runs import small_config
-from vemseg_jax.study import claims, tables
+from vemseg_jax.study import claims, figures, tables
 from vemseg_jax.study.design import Cell, Method, Study, StudyVolume
 from vemseg_jax.study.run import Outcome
 
@@ -111,7 +111,10 @@ def test_claims_need_an_interval_on_one_side():
     few = found["SSL with 7 labelled slices is better than Net with 25"]
     assert few.differences["A"] == pytest.approx([0.05] * 2) and few.verdict == "shows"
     assert found["SSL + CutMix is better than SSL"].verdict == "shows"
-    assert len(found) == 7
+    control = found["Net with 25 labelled slices is better than with 7"]
+    assert control.differences["A"] == pytest.approx([0.05] * 2) and control.verdict == "shows"
+    assert control.sentence().startswith("Control: Net with 25") and not better.control
+    assert len(found) == 8
 
     def noisy(volume, budget, method, seed):
         return 0.5 + {"A": 0.05, "B": -0.06, "C": 0.04}[volume] * (method == "SSL")
@@ -134,6 +137,25 @@ def test_a_claim_without_runs_or_with_few_volumes_says_so():
     assert few.verdict == "cannot be told from so few volumes" and few.interval is None
     assert "+0.295; ahead in 18 of 18 pairs" in few.sentence()
     assert claims.Claim("x", {"A": [-0.3, 0.1]}).verdict == "does not show"
+
+
+def test_claims_and_figures_name_what_failed():
+    def dice(volume, budget, method, seed):
+        return None if (volume, method, seed) == ("B", "SSL", 0) else BETTER[method]
+
+    outcomes = _all(dice)
+    claim = claims.claims(STUDY, outcomes)[0]
+    assert claim.left_out == 2 and len(claim.differences["B"]) == 2
+    assert "2 more left out for runs that failed or were not run" in claim.sentence()
+    few = {claim.text: claim for claim in claims.claims(STUDY, outcomes)}
+    # Seed 0 of volume B.
+    assert few["SSL with 7 labelled slices is better than Net with 25"].left_out == 1
+    assert few["SSL + CutMix is better than Net"].left_out == 0
+    a, b, _ = STUDY.volumes
+    assert figures.absent(STUDY, outcomes, a, "nuclei") == ""
+    assert figures.absent(STUDY, outcomes, b, "nuclei") == "; failed or not run: SSL"
+    row = {row["method"]: row for row in tables.time_table(STUDY, outcomes).rows}["SSL"]
+    assert row["runs timed"] == "10 of 12"
 
 
 def test_stability_is_what_is_lost_far_from_labelled_slices():

@@ -63,12 +63,12 @@ def number(value: float, digits: int = 4) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def render_table(rows: Sequence[Mapping[str, str]]) -> str:
+def render_table(rows: Sequence[Mapping[str, str]], *, left: int = 2) -> str:
     """A Markdown table that is also aligned as plain text.
 
     Args:
-      rows: column title -> cell, the same titles in every row. The first two columns are set
-        flush left, the others, numbers, flush right.
+      rows: column title -> cell, the same titles in every row.
+      left: how many columns, the first ones, are set flush left; the others, numbers, flush right.
     """
     if not rows:
         return ""
@@ -77,12 +77,12 @@ def render_table(rows: Sequence[Mapping[str, str]]) -> str:
 
     def line(cells: Sequence[str]) -> str:
         padded = [
-            cell.ljust(width) if i < 2 else cell.rjust(width)
+            cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
         ]
         return "| " + " | ".join(padded) + " |"
 
-    rule = ["-" * w if i < 2 else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
     return "\n".join([line(titles), line(rule), *(line([row[t] for t in titles]) for row in rows)])
 
 

@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vemseg_jax.eval.report import render_table
@@ -27,11 +27,15 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Rows of column title -> cell; `name` is that of the CSV file."""
+    """Rows of column title -> cell; `name` is that of the CSV file.
+
+    The first `left` columns hold text, the others numbers.
+    """
 
     name: str
     rows: tuple[dict[str, str], ...]
     caption: str = ""
+    left: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +65,9 @@ def to_markdown(blocks: Sequence[Block], folder: Path) -> str:
                 parts.append("\n".join(f"- {line}" for line in lines))
             case Text(lines, False):
                 parts.append("\n\n".join(lines))
-            case Table(_, rows, caption):
+            case Table(_, rows, caption, left):
                 parts += [caption] if caption else []
-                parts.append(render_table(rows))
+                parts.append(render_table(rows, left=left))
             case Picture(path, caption):
                 parts += [caption, f"![{caption}]({path.relative_to(folder).as_posix()})"]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -80,7 +84,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;"
     "color:#222}table{border-collapse:collapse;margin:.6em 0 1.4em;font-size:13px}"
     "th,td{padding:.25em .7em;border-bottom:1px solid #ddd;text-align:right}"
-    "th:nth-child(-n+2),td:nth-child(-n+2){text-align:left}th{border-bottom:2px solid #888}"
+    "th.text,td.text{text-align:left}th{border-bottom:2px solid #888}"
     "tr:hover{background:#f4f7fb}img{max-width:100%;border:1px solid #eee}"
     "p.caption{margin-bottom:0;font-weight:600}"
 )
@@ -94,8 +98,8 @@ def _html(block: Block) -> str:
             return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>"
         case Text(lines, False):
             return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        case Table(_, rows, caption):
-            return _html_table(rows, caption)
+        case Table(_, rows, caption, left):
+            return _html_table(rows, caption, left)
         case Picture(path, caption):
             data = base64.b64encode(path.read_bytes()).decode()
             text = html.escape(caption)
@@ -104,11 +108,14 @@ def _html(block: Block) -> str:
     raise TypeError(f"no block: {block!r}")
 
 
-def _html_table(rows: Sequence[dict[str, str]], caption: str) -> str:
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in rows[0]) if rows else ""
-    lines = [
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    ]
+def _html_table(rows: Sequence[dict[str, str]], caption: str, left: int) -> str:
+    def line(tag: str, cells: Iterable[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=text' if i < left else ''}>{html.escape(cell)}</{tag}>"
+            for i, cell in enumerate(cells)
+        )
+
+    head = line("th", rows[0]) if rows else ""
+    lines = [f"<tr>{line('td', row.values())}</tr>" for row in rows]
     above = f"<p class=caption>{html.escape(caption)}</p>" if caption else ""
     return f"{above}<table><tr>{head}</tr>{''.join(lines)}</table>"

@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from scipy.stats import t as student
 
@@ -22,12 +23,16 @@ TOO_FEW = "cannot be told from so few volumes"
 class Claim:
     """A claim and the paired differences that speak for it (positive) or against it.
 
-    `differences` are those of each volume by its name; `of` says what differs.
+    `differences` are those of each volume by its name; `of` says what differs. `left_out` counts
+    pairs of which a run failed or was not run. A `control` is no claim of the study's, but what
+    its claims have to be read against.
     """
 
     text: str
     differences: Mapping[str, Sequence[float]]
     of: str = "the 3D Dice"
+    left_out: int = 0
+    control: bool = False
 
     @property
     def means(self) -> list[float]:
@@ -57,62 +62,77 @@ class Claim:
         """The claim, the verdict and the numbers."""
         pairs = [value for values in self.differences.values() for value in values]
         if not pairs:
-            return f"{self.text}: nothing to compare, its runs failed or were not run."
+            return f"{self._name}: nothing to compare, its runs failed or were not run."
         mean = statistics.mean(self.means)
-        text = f"{self.text}: {self.verdict} (mean difference of {self.of} {mean:+.3f}"
+        text = f"{self._name}: {self.verdict} (mean difference of {self.of} {mean:+.3f}"
         if self.interval is not None:
             low, high = self.interval
             text += f", 95 % interval {low:+.3f} to {high:+.3f}"
         wins = sum(value > 0 for value in pairs)
-        return f"{text}; ahead in {wins} of {len(pairs)} pairs)."
+        text += f"; ahead in {wins} of {len(pairs)} pairs"
+        if self.left_out:
+            text += f", {self.left_out} more left out for runs that failed or were not run"
+        return f"{text})."
+
+    @property
+    def _name(self) -> str:
+        return f"Control: {self.text}" if self.control else self.text
 
 
-def _by_volume(
-    pairs: Iterable[tuple[str, float | None, float | None]],
-) -> dict[str, list[float]]:
-    """Volume -> differences of what has both scores."""
+# Volume, and the scores of two runs that are compared; None of a run that failed or was not run.
+Pairs = Iterable[tuple[str, float | None, float | None]]
+
+
+def _claim(text: str, pairs: Pairs, **more: Any) -> Claim:
+    """The claim that the first scores are higher than the second."""
     found: dict[str, list[float]] = {}
+    left_out = 0
     for volume, better, worse in pairs:
         if better is not None and worse is not None:
             found.setdefault(volume, []).append(better - worse)
-    return found
+        else:
+            left_out += 1
+    return Claim(text, found, left_out=left_out, **more)
 
 
 def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
-    """Every claim of the study that these runs can speak to."""
+    """Every claim of the study that these runs can speak to, controls beside them."""
     compared = by_comparison(outcomes)
-    found: list[Claim] = []
-    pairs = [m for m in study.methods if is_pair(m.config) and m.base]
-    for method in pairs:
-        differences = _by_volume(
-            (key[0], s.get(method.name), s.get(method.base)) for key, s in compared.items()
-        )
-        found.append(Claim(f"{method.name} is better than {method.base}", differences))
     few, many = min(study.budgets), max(study.budgets)
-    for method in pairs if few < many else ():
-        differences = _by_volume(
-            (v, scores.get(method.name), compared.get((v, s, many, seed), {}).get(method.base))
-            for (v, s, budget, seed), scores in compared.items()
-            if budget == few
-        )
-        text = f"{method.name} with {few} labelled slices is better than {method.base} with {many}"
-        found.append(Claim(text, differences))
+
+    def versus(one: str, other: str) -> Claim:
+        pairs = ((key[0], s.get(one), s.get(other)) for key, s in compared.items())
+        return _claim(f"{one} is better than {other}", pairs)
+
+    def across_budgets(one: str, one_budget: int, other: str, other_budget: int) -> Pairs:
+        for volume, structure, seed in dict.fromkeys((v, s, n) for v, s, _, n in compared):
+            first, second = (
+                compared.get((volume, structure, budget, seed), {})
+                for budget in (one_budget, other_budget)
+            )
+            yield volume, first.get(one), second.get(other)
+
+    pairs = [m for m in study.methods if is_pair(m.config) and m.base]
+    found = [versus(m.name, m.base) for m in pairs]
+    if few < many:
+        for m in pairs:
+            text = f"{m.name} with {few} labelled slices is better than {m.base} with {many}"
+            found.append(_claim(text, across_budgets(m.name, few, m.base, many)))
+        # Where more labels do not help, few labels that do as well say nothing of the method.
+        for base in dict.fromkeys(m.base for m in pairs):
+            text = f"{base} with {many} labelled slices is better than with {few}"
+            found.append(_claim(text, across_budgets(base, many, base, few), control=True))
     for mixed in pairs:
         for plain in pairs:
             same = (mixed.base, plain.config.cps.method) == (plain.base, "cps")
             if same and mixed.config.cps.method == "cps_cutmix":
-                differences = _by_volume(
-                    (key[0], s.get(mixed.name), s.get(plain.name)) for key, s in compared.items()
-                )
-                found.append(Claim(f"{mixed.name} is better than {plain.name}", differences))
+                found.append(versus(mixed.name, plain.name))
     lost = _lost(study, outcomes)
-    for method in pairs:
-        differences = _by_volume(
-            (key[0], each.get(method.base), each.get(method.name)) for key, each in lost.items()
-        )
-        text = f"{method.name} is more stable between {few} labelled slices than {method.base}"
-        what = f"what {method.base} and {method.name} lose of the Dice far from labelled slices"
-        found.append(Claim(text, differences, of=what))
+    for m in pairs:
+        text = f"{m.name} is more stable between {few} labelled slices than {m.base}"
+        what = f"what {m.base} and {m.name} lose of the Dice far from labelled slices"
+        differences = ((key[0], each.get(m.base), each.get(m.name)) for key, each in lost.items())
+        found.append(_claim(text, differences, of=what))
     return found
 
 
@@ -157,7 +177,7 @@ def stability(study: Study, outcomes: Sequence[Outcome]) -> list[dict[str, str]]
             for o, _, (near, far) in _near_and_far(study, outcomes)
             if o.cell.method == method.name and near is not None and far is not None
         ]
-        row = {"method": method.name, "": ""} | dict.fromkeys(titles, "-")
+        row = {"method": method.name} | dict.fromkeys(titles, "-")
         if halves:
             near, far = (statistics.mean(values) for values in zip(*halves, strict=True))
             row |= dict(zip(titles, (f"{x:.3f}" for x in (near, far, near - far)), strict=True))

@@ -67,6 +67,7 @@ class Study:
       prediction: "window" or "whole", as `--method` of `vemseg-predict`.
       steps_for: labelled slices that the steps of the configurations are meant for; a run takes
         more in proportion to the slices it has, so that it sees each as often. 0 leaves the steps.
+      note: what a reader of its claims has to know.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Study:
     ramp_end: float = 0.0
     prediction: str = "window"
     steps_for: int = 0
+    note: str = ""
 
     def method(self, name: str) -> Method:
         """The method of a name."""
@@ -249,6 +251,7 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
 def describe(study: Study) -> dict[str, Any]:
     """The study as JSON values, to tell another one by."""
     values = plain(dataclasses.replace(study, methods=()))
+    del values["note"]  # words, which no run depends on
     values["volumes"] = [
         {"name": v.name, "path": str(v.path), "structures": v.structures} for v in study.volumes
     ]

@@ -33,6 +33,14 @@ def _chosen(
     return sorted(found, key=lambda o: order.index(o.cell.method))
 
 
+def absent(study: Study, outcomes: Sequence[Outcome], volume: StudyVolume, structure: str) -> str:
+    """Says which methods the figures lack on a volume; empty where they have all."""
+    chosen = _chosen(study, outcomes, volume, structure, min(study.budgets))
+    shown = {o.cell.method for o in chosen}
+    names = [method.name for method in study.methods if method.name not in shown]
+    return f"; failed or not run: {', '.join(names)}" if names else ""
+
+
 def _pairs(study: Study) -> list[tuple[StudyVolume, str]]:
     return [(volume, structure) for volume in study.volumes for structure in volume.structures]
 
@@ -71,7 +79,9 @@ def plot_along(study: Study, outcomes: Sequence[Outcome], path: Path) -> bool:
             for z in o.result["training_slices"]:
                 ax.axvline(z, color="0.8", linewidth=0.8, zorder=0)
         ax.set_ylim(0, 1.02)
-        ax.set_title(f"{volume.name}, {structure}, {budget} labelled slices", loc="left", size=10)
+        title = f"{volume.name}, {structure}, {budget} labelled slices"
+        title += absent(study, outcomes, volume, structure)
+        ax.set_title(title, loc="left", size=10)
         ax.set_ylabel("Dice of the slice")
     ax.set_xlabel("slice z (grey lines: labelled slices)")
     if drawn:

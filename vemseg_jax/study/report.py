@@ -93,13 +93,16 @@ def _blocks(
             "Differences are paired: same volume, structure, budget and seed. A claim shows where"
             " the 95 % interval (Student's t over the means of the volumes) lies above 0; its"
             " opposite shows where it lies below. Pairs of one volume share its slices and are no"
-            " repetitions, so that fewer than three volumes have no interval."
+            " repetitions, so that fewer than three volumes have no interval. A control is no claim"
+            " of the study's: where more labels do not help, few that do as well say nothing."
         ),
+        *_caveats(study),
         Table(
             "stability",
             tuple(claims.stability(study, outcomes)),
             f"Stability between labelled slices: mean Dice of the scored slices that are near to "
             f"and far from a labelled one (halves by distance), {min(study.budgets)} slices",
+            left=1,
         ),
         Heading("Mean, standard deviation and rank (table 2)"),
         tables.summary_table(study, outcomes),
@@ -117,6 +120,12 @@ def _blocks(
     blocks += [Heading("Parameters and time (table 1)"), tables.time_table(study, outcomes)]
     blocks += _figures(study, outcomes, output, folder)
     return blocks
+
+
+def _caveats(study: Study) -> list[Text]:
+    one_seed = "With one seed, how far a score varies from seed to seed is not known here."
+    said = [study.note, one_seed if len(study.seeds) == 1 else ""]
+    return [paragraph(*(text for text in said if text))] if any(said) else []
 
 
 def _state(outcomes: Sequence[Outcome]) -> Text:
@@ -160,8 +169,10 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     lines.append(
         "3D Dice: twice the voxels in both annotation and prediction over the sum of the voxels"
         " in each, all scored slices pooled. The paper pools only slices that hold the structure,"
-        " which has a table of its own where it differs. Average 2D Dice: the mean over scored"
-        " slices that hold the structure."
+        " which has a table of its own where it differs. Dice of a slice: (2 common + 1) / (truth +"
+        " predicted + 1) in pixels, the reference's smoothing, which puts an empty prediction of a"
+        " small structure a little above 0. Average 2D Dice: its mean over scored slices that hold"
+        " the structure."
     )
     results = [o.result for o in outcomes if o.result]
     machines = sorted({f"{r['device']}, {r['cores']} cores, jax {r['jax']}" for r in results}) or [
@@ -216,7 +227,8 @@ def _figures(study: Study, outcomes: Sequence[Outcome], output: Path, folder: Pa
                 worst.append(paragraph(f"{what}: not drawn: {error}."))
                 continue
             if z is not None:
-                worst.append(Picture(path, f"{what}: slice {z}"))
+                lacking = figures.absent(study, outcomes, volume, structure)
+                worst.append(Picture(path, f"{what}: slice {z}{lacking}"))
     if worst:
         blocks += [Heading("The worst slice of each volume, method by method (figure 4)"), *worst]
     return blocks + _rendering(study, outcomes, output, folder)

@@ -124,7 +124,6 @@ def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
         rows.append(
             {
                 "method": method.name,
-                "": "",
                 "mean 3D Dice": (
                     f"{statistics.mean(known_values):.3f}" if known_values else UNDEFINED
                 ),
@@ -137,23 +136,21 @@ def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
         )
     note = "over volumes, structures, budgets and seeds: "
     note += f"{len(whole)} of {len(compared)} comparisons, those in which every method has a score"
-    return Table("summary", tuple(rows), f"Mean, standard deviation and average rank, {note}")
+    caption = f"Mean, standard deviation and average rank, {note}"
+    return Table("summary", tuple(rows), caption, left=1)
 
 
 def time_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     """Table 1: parameters and training time of each method, as it was here."""
     rows = []
     for method in study.methods:
-        results = [
-            o.result
-            for o in outcomes
-            if o.cell.method == method.name and not o.cell.is_across and o.result
-        ]
+        runs = [o for o in outcomes if o.cell.method == method.name and not o.cell.is_across]
+        results = [o.result for o in runs if o.result]
         whole = [result for result in results if not result["resumed"]]
         pair = is_pair(method.config)
         row = {"method": method.name, "network": registry.model_name(method.config.model)}
         if not results:
-            failed = any(o.failed for o in outcomes if o.cell.method == method.name)
+            failed = any(o.failed for o in runs)
             rows.append(row | {"parameters": FAILED if failed else MISSING})
             continue
         trained = results[0]["parameters"]
@@ -174,13 +171,13 @@ def time_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
                 "prediction, median": _clock(
                     [result["prediction_seconds"] for result in whole], statistics.median
                 ),
-                "runs timed": f"{len(whole)} of {len(results)}",
+                "runs timed": f"{len(whole)} of {len(runs)}",
             }
         )
     titles = {title: "" for row in rows for title in row}
     filled = tuple({**titles, **row} for row in rows)
-    caption = "Parameters and time of a run, compilation included; runs that were stopped and went "
-    return Table("training_time", filled, caption + "on are not timed")
+    caption = "Parameters and time of a run, compilation included; not timed: runs that failed, or "
+    return Table("training_time", filled, caption + "were stopped and went on")
 
 
 def _clock(seconds: Sequence[float], of: Callable[[Sequence[float]], float]) -> str:
