@@ -19,6 +19,8 @@ FORMS = {
     "torch, eager, channels last": (True, False),
     "torch, compiled, channels last": (True, True),
 }
+# Steps before those that are timed: the first compiles, the second still settles.
+WARM = 2
 ARCHITECTURES = {UNetPlusPlusConfig: "UnetPlusPlus", SmpUNetConfig: "Unet"}
 
 
@@ -154,7 +156,7 @@ def time_torch(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     step, times = _Step(config, channels_last=channels_last, compiled=compiled), []
-    for _ in range(repeats + 1):
+    for _ in range(WARM + repeats):
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
@@ -164,4 +166,4 @@ def time_torch(
     gc.collect()
     if on_gpu:
         torch.cuda.empty_cache()
-    return Timed(times[1:], times[0], parameters, memory, torch.__version__)
+    return Timed(times[WARM:], times[0], parameters, memory, torch.__version__)

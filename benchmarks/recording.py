@@ -1,11 +1,13 @@
 """What every benchmark shares: the machine in words, medians with their spread, JSON files."""
 
+import hashlib
 import importlib.util
 import json
 import os
 import platform
 import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +20,9 @@ from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.errors import InputError
 
+HERE = Path(__file__).resolve().parent
+# Scripts that start or show others, and change nothing of what is measured.
+_OUTSIDE = ("report.py", "run_all.py")
 # TFLOP/s of dense products on the data sheets of NVIDIA's SXM modules: float32 outside of the
 # tensor cores, TF32 (which jax uses for float32 where there is any), bfloat16 and float16.
 DATASHEET = {
@@ -37,7 +42,7 @@ def datasheet_flops(device: str, precision: str) -> float | None:
 
 
 def machine() -> dict[str, Any]:
-    """Device, cores, memory and versions."""
+    """Device, cores, memory, versions, and the code by its commit and a digest."""
     device = jax.devices()[0]
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
@@ -50,8 +55,29 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         "vemseg_jax": vemseg_jax.__version__,
+        "commit": _commit(),
+        "code": code_digest(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
+
+
+def code_digest() -> str:
+    """Of the package and of the scripts that measure it: other code is to be measured again."""
+    package = Path(vemseg_jax.__file__).parent
+    scripts = [path for path in HERE.glob("*.py") if path.name not in _OUTSIDE]
+    digest = hashlib.sha256()
+    for path in sorted([*package.rglob("*.py"), *scripts]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _commit() -> str:
+    """The commit that is checked out, "-dirty" where files differ; empty without git."""
+    command = ["git", "-C", str(HERE), "describe", "--always", "--dirty", "--abbrev=10"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def _processor() -> str:

@@ -32,7 +32,10 @@ NOTES = "NOTES.md"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:.{digits}g}"
+    if value is None:
+        return ""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 10**digits else f"{rounded:.{digits}g}"
 
 
 def _share(value: float | None) -> str:
@@ -46,12 +49,17 @@ def _between(step: Mapping[str, float], unit: float = 1.0) -> str:
 def _name(row: Mapping[str, Any]) -> str:
     depth = f", depth {row['encoder_depth']}" if row.get("encoder_depth") else ""
     forms = [form for form in (row.get("statistics"),) if form == "merged"]
-    forms += ["vmapped"] if row.get("vmapped") else []
+    forms += [form for form in ("vmapped", "profiled") if row.get(form)]
     count = row.get("steps_per_dispatch", 1)
     forms += [f"{count} steps a dispatch"] if count > 1 else []
     suffix = f" ({', '.join(forms)})" if forms else ""
     device = f" on {row['device']}" if row.get("device") else ""
     return f"{METHODS[row['method']]}{row['network']}{depth}{suffix}{device}"
+
+
+def _on(result: Mapping[str, Any]) -> str:
+    """Says the device where a folder holds results of several."""
+    return f" on {result['on']}" if result.get("on") else ""
 
 
 def _intensity(row: Mapping[str, Any]) -> float | None:
@@ -119,7 +127,7 @@ def peer_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _inference(results: Sequence[Mapping[str, Any]]) -> str:
     cells = [
         {
-            "network": result["settings"]["network"],
+            "network": f"{result['settings']['network']}{_on(result)}",
             "way": row["way"],
             "type": result["settings"]["precision"],
             "slice": " x ".join(map(str, result["settings"]["size"])),
@@ -137,7 +145,6 @@ def _loading(rows: Rows) -> str:
     crops = [
         {
             "crops": row["way"],
-            "": "",
             "crops a second": _number(row["crops_per_second"]["median"]),
             "times the plain reader": _number(row["ratio"]),
         }
@@ -147,7 +154,6 @@ def _loading(rows: Rows) -> str:
     steps = [
         {
             "step with": row["way"],
-            "": "",
             "s": _number(row["step_seconds"]["median"]),
             "times the constant batch": f"{row['ratio']:.3f}",
         }
@@ -155,20 +161,20 @@ def _loading(rows: Rows) -> str:
         if row["part"] == "step"
     ]
     memory = [
-        {"peak memory of streaming": row["way"], "": "", "GiB": _number(row["peak_gib"])}
+        {"peak memory of streaming": row["way"], "GiB": _number(row["peak_gib"])}
         for row in rows
         if row["part"] == "memory"
     ]
-    return "\n\n".join(render_table(table) for table in (crops, steps, memory) if table)
+    return "\n\n".join(render_table(table, left=1) for table in (crops, steps, memory) if table)
 
 
-def _convolutions(rows: Rows) -> str:
+def _convolutions(result: Mapping[str, Any]) -> str:
     keys = ("forward", "input_gradient", "kernel_gradient")
     cells = []
-    for row in rows:
+    for row in result["rows"]:
         what, way = row["what"].rsplit("  ", 1)
         times = {f"{key.replace('_', ' ')}, ms": _number(row[key]) for key in keys}
-        cells.append({"convolution": what, "way": way, **times})
+        cells.append({"convolution": f"{what}{_on(result)}", "way": way, **times})
     return render_table(cells)
 
 
@@ -204,9 +210,10 @@ def _machine(found: Mapping[str, Any]) -> str:
     where = f"{found['devices']} x {found['device']}"
     if found["platform"] == "cpu":
         where = f"{found['processor']}, {found['cores']} cores"
+    commit = f" at {found['commit']}" if found.get("commit") else ""
     return (
         f"{where}, {found['memory_gib']} GiB; jax {found['jax']}, Python {found['python']}, "
-        f"vemseg_jax {found['vemseg_jax']}; {found['date']}"
+        f"vemseg_jax {found['vemseg_jax']}{commit}; {found['date']}"
     )
 
 
@@ -222,8 +229,11 @@ def render(folder: Path) -> str:
     machines = dict.fromkeys(_machine(result["machine"]) for result in results.values())
     parts = ["# Benchmarks", "  \n".join(machines)]
     devices = {result["machine"]["device"] for result in results.values()}
+    if len(devices) > 1:
+        for result in results.values():
+            result["on"] = result["machine"]["device"]
     rows = [
-        row | ({"device": result["machine"]["device"]} if len(devices) > 1 else {})
+        row | ({"device": result["on"]} if "on" in result else {})
         for result in of("train_time")
         for row in result["rows"]
     ]
@@ -251,7 +261,7 @@ def render(folder: Path) -> str:
             ]
     if of("convolutions"):
         parts.append("## Convolutions")
-        parts += [_convolutions(result["rows"]) for result in of("convolutions")]
+        parts += [_convolutions(result) for result in of("convolutions")]
     notes = folder / NOTES
     parts += [notes.read_text(encoding="utf-8").strip()] if notes.exists() else []
     return "\n\n".join(parts) + "\n"
@@ -261,10 +271,11 @@ TABLE_1_NOTES = """Medians and quartiles of warm steps: cutting crops, forward, 
 clip, update. "Trained" counts both networks of a pair. Memory: peak of the device where it tells, \
 else what the compiled step plans. FLOPs: XLA's count of the program as written, the bodies of \
 loops as often as they run; bytes: what the compiled one reads and writes, caches or not, the \
-bodies of loops once. "Of a matrix product": the share of what a large one reaches in the same \
-type on the same device.
+bodies of loops once, so that FLOP a byte is too high on CPUs, whose kernel gradients are loops. \
+"Of a matrix product": the share of what a large one reaches in the same type on the same device.
 
-`*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels."""
+`*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels, \
+which is too much where larger crops take less for each pixel (see the scaling)."""
 PEER_NOTES = """The same network of segmentation_models_pytorch with the same batch, crop, losses, \
 clip and Adam, in the same process right before ours. Below 1, jax is faster. Our step also cuts \
 and turns its crops and takes metrics; torch has one constant batch. torch counts layers of \

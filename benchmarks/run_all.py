@@ -4,7 +4,7 @@
 
 Writes `DIR/NAME.json` for each benchmark and `DIR/NAME.log`; a benchmark that fails leaves its log,
 is named at the end, and makes the exit status 1. Started again it does what is missing, or was
-measured with other flags or on another device. Then
+measured with other flags, by other code or on another device. Then
 `python benchmarks/report.py --results=DIR` makes tables and plots of it.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import app, flags
-from recording import load_result
+from recording import code_digest, load_result
 
 from vemseg_jax.data.atomic import write_json
 
@@ -70,8 +70,8 @@ def smoke(output: Path, *, peer: bool) -> dict[str, Job]:
 
 def cpu(output: Path, *, peer: bool) -> dict[str, Job]:
     """What two cores can do in about an hour: small batches and crops, extrapolated."""
-    size = ("--batch=2", "--crop=256", "--repeats=3")
-    pair = ("--batch=4", "--crop=128", "--repeats=3")
+    size = ("--batch=2", "--crop=256", "--repeats=7")
+    pair = ("--batch=4", "--crop=128", "--repeats=7")
     single = [name for name in TABLE_1 if not name.startswith("ssl")]
     pairs = [name for name in TABLE_1 if name.startswith("ssl")]
     unet, small_unet = (CONFIGS / f"{name}.py" for name in ("unetplusplus_cps", "small_unet"))
@@ -82,7 +82,7 @@ def cpu(output: Path, *, peer: bool) -> dict[str, Job]:
     return {
         **_table_1(first, "float32", *size, peer=peer),
         **_table_1(pairs, "float32", *pair, peer=peer),
-        **_table_1(others, "float32", *size, "--peer_compiled=False", peer=peer),
+        **_table_1(others, "float32", *size, peer=peer),
         "inference": ("inference", ("--slices=1",)),
         "scaling": ("scaling", (f"--config={unet}", "--what=batch,crop,inference")),
         "devices": ("scaling", (f"--config={small_unet}", *devices)),
@@ -145,13 +145,14 @@ def _device() -> str:
 
 
 def is_measured(name: str, job: Job, output: Path, device: str) -> bool:
-    """Whether there is a result of the same command and device."""
+    """Whether there is a result of the same command, code and device."""
     path = output / f"{name}.json"
     if not path.exists():
         return False
     found = load_result(path)
     same = found.get("command") == _portable(*job, output)
-    return same and found["machine"]["device"] == device
+    made_by = found["machine"].get("code") == code_digest()
+    return same and made_by and found["machine"]["device"] == device
 
 
 def run(name: str, job: Job, output: Path) -> bool:

@@ -44,7 +44,6 @@ _VMAPPED = flags.DEFINE_bool("vmapped", False, "A pair in one vmapped pass, for 
 _SCAN = flags.DEFINE_integer("steps_per_dispatch", 1, "Steps in one dispatch.", 1)
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Dispatches that are timed.", 1)
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "Also time the same step with it.")
-_PEER_COMPILED = flags.DEFINE_bool("peer_compiled", True, "Also with torch.compile.")
 _PROFILE = flags.DEFINE_string("profile", None, "Folder for a trace of three steps.")
 
 
@@ -95,6 +94,7 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
         "method": config.cps.method,
         "statistics": config.cps.statistics if is_pair(config) else None,
         "vmapped": config.cps.vmapped,
+        "profiled": bool(_PROFILE.value),
         "framework": "jax",
         "precision": config.train.precision,
         "batch": config.train.batch_size,
@@ -124,8 +124,6 @@ def measure_peer(config: ExperimentConfig) -> list[dict[str, Any]]:
     """Rows of torch; a form that fails says why."""
     rows = []
     for name, (channels_last, compiled) in FORMS.items():
-        if compiled and not _PEER_COMPILED.value:
-            continue
         row: dict[str, Any] = {"framework": name}
         try:
             timed = time_torch(

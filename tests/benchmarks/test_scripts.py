@@ -63,8 +63,13 @@ def test_what_was_measured_otherwise_is_measured_again(results):
     found = json.loads(path.read_text())
     assert found["command"].startswith("python benchmarks/train_time.py --configs=configs/small_")
     path.write_text(json.dumps({**found, "command": "python benchmarks/train_time.py --batch=1"}))
+    other = folder / "inference.json"
+    by_other_code = json.loads(other.read_text())
+    code, by_other_code["machine"]["code"] = by_other_code["machine"]["code"], "of another day"
+    other.write_text(json.dumps(by_other_code))
     done = _run("run_all", *flags)
-    assert done.returncode == 0 and "4 benchmarks, 3 done before" in done.stdout
+    assert done.returncode == 0 and "4 benchmarks, 2 done before" in done.stdout
+    assert json.loads(other.read_text())["machine"]["code"] == code
     again = json.loads(path.read_text())
     assert again["command"] == found["command"]
     assert again["rows"][0]["step_seconds"] != found["rows"][0]["step_seconds"]
