@@ -14,7 +14,7 @@ from vemseg_jax.train.loop import train
 
 # Rounding sends two trainings apart: the Dice of one seed differs by 0.005 from type to type, the
 # mean of three seeds by 0.003 (standard deviations).
-DEPTH, STEPS, SEEDS = 13, 400, (0, 1, 2)
+DEPTH, STEPS, SEEDS = 13, 250, (0, 1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -55,5 +55,5 @@ def test_all_types_come_to_the_same_dice(phantom, tmp_path):
         for precision in ("float32", "bfloat16", "float16")
     }
     dice = {precision: np.mean(values) for precision, values in runs.items()}
-    assert dice["float32"] > 0.88, runs
+    assert dice["float32"] > 0.83, runs
     assert max(dice.values()) - min(dice.values()) < 0.01, runs
