@@ -117,24 +117,35 @@ def test_killed_half_way_and_started_again(tmp_path, flags, overwrite):
     np.testing.assert_array_equal(open_volume(output).image(FULL).read().result(), IMAGES)
 
 
+# As above, until the interrupt; tells when the main thread has long been waiting for slice 3, as an
+# interrupt at the very moment at which it begins to would be seen only after that slice.
+INTERRUPTIBLE = """
+import pathlib, signal, sys, time
+stop, waiting = [], pathlib.Path(sys.argv.pop(1))
+from vemseg_jax.data import volume_writer
+write = volume_writer.VolumeWriter.write
+def hang(self, z, plane):
+    while z == 3 and not stop:
+        time.sleep(1)
+        waiting.touch()
+    write(self, z, plane)
+volume_writer.VolumeWriter.write = hang
+from vemseg_jax.cli.convert import entry
+old = signal.getsignal(signal.SIGINT)
+signal.signal(signal.SIGINT, lambda *a: (stop.append(1), old(*a)))
+entry()
+"""
+
+
 def test_interrupt_leaves_nothing(tmp_path, flags):
-    script = HANGING.replace("while z == 3:", "while z == 3 and not stop:").replace(
-        "import time\n", "import signal, time\nstop = []\n", 1
-    )
-    script = script.replace(
-        "entry()\n",
-        "old = signal.getsignal(signal.SIGINT)\n"
-        "signal.signal(signal.SIGINT, lambda *a: (stop.append(1), old(*a)))\n"
-        "entry()\n",
-    )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *flags],
+        [sys.executable, "-c", INTERRUPTIBLE, str(tmp_path / "waiting"), *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not (tmp_path / "v.zarr.partial" / "0" / "c" / "2").exists():
+    while not (tmp_path / "waiting").exists():
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -142,4 +153,4 @@ def test_interrupt_leaves_nothing(tmp_path, flags):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "interrupted"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "masks"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["images", "masks", "waiting"]
