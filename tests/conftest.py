@@ -1,9 +1,15 @@
 """Tests, and the binaries that they start, share compiled programs, in a folder of this run."""
 
 import os
+import signal
 
 import jax
 import pytest
+
+# A shell starts what runs in its background with interrupts ignored, and that is inherited: without
+# this, binaries that tests interrupt would never end there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

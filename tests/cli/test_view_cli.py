@@ -47,7 +47,10 @@ def test_it_serves_until_interrupted(volume):
         with urllib.request.urlopen(url, timeout=20) as page:
             assert b"<script" in page.read()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()  # else the block would wait for one that goes on serving
     assert (process.returncode, err) == (0, "")
     assert out.endswith("ended\n")
     assert "opens at slice 2" in seen
