@@ -135,3 +135,53 @@ def test_gradient_by_blocks_of_rows_is_exact(shape, features, size, blocks):
     assert ("custom_vjp" in str(jax.make_jaxpr(ours)(x, kernel))) == (blocks > 1)
     assert blocks == 1 or convolution._row_blocks(x, size) == blocks
     _check(ours, _plain, x, kernel)
+
+
+@pytest.mark.parametrize(
+    "side, channels, features, idle",
+    [
+        (256, 32, 32, True),
+        (256, 48, 32, False),
+        (128, 32, 128, True),
+        (128, 56, 64, True),
+        (128, 60, 64, False),
+        (256, 52, 16, False),
+        (64, 256, 64, True),  # however many channels: one tile
+        (64, 64, 128, False),
+        (256, 16, 16, False),  # Eigen's anyway
+        (16, 32, 32, False),  # of no weight
+    ],
+)
+def test_what_takes_one_core_is_known(side, channels, features, idle):
+    def leaves(dtype):
+        x, y = (2, side, side, channels), (2, side, side, features)
+        return convolution._leaves_a_core_idle(x, (3, 3, channels, features), y, dtype)
+
+    assert leaves(jnp.float32) == idle
+    assert not leaves(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("shape, channels", [((2, 9, 8), (17, 24)), ((1, 3, 2), (24, 1))])
+@pytest.mark.parametrize("size", [3, 5])
+def test_one_more_row_changes_nothing(shape, channels, size, monkeypatch):
+    monkeypatch.setattr(convolution, "THREADED_FLOPS", 0)
+    x, kernel = _random(*shape, channels[0]), _random(size, size, *channels)
+
+    def ours(x, kernel):
+        return conv2d(x, kernel, padding=size // 2)
+
+    taller = f"{shape[0]},{shape[1] + 1},{shape[2]}"
+    assert f"[{taller},{channels[1]}] = conv" in str(jax.make_jaxpr(ours)(x, kernel))
+    gradient = jax.make_jaxpr(jax.grad(lambda x: ours(x, kernel).sum()))(x)
+    assert f"[{taller},{channels[0]}] = conv" in str(gradient)
+    _check(ours, _plain, x, kernel)
+
+
+def test_one_more_row_changes_nothing_before_enlarging(monkeypatch):
+    monkeypatch.setattr(convolution, "THREADED_FLOPS", 0)
+    _check(
+        upsampled_conv2d,
+        lambda x, kernel: _plain(repeat2d(x, (2, 2)), kernel),
+        _random(2, 6, 5, 20),
+        _random(3, 3, 20, 17),
+    )

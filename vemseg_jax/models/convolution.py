@@ -1,7 +1,8 @@
 """Convolutions written so that they are quick on every platform. NHWC, kernels HWIO."""
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,19 @@ from jax import lax
 # Channels that one dense convolution should have on a CPU, see `grouped_conv2d`.
 DENSE_CHANNELS = 32
 
-# Up to how many channels `_conv_with_blocked_gradient` is for, and into how large a batch it cuts
+# Up to how many channels `_by_blocks` is for, and into how large a batch it cuts
 # an image.
 BLOCKED_CHANNELS = 16
 BLOCKED_BATCH = 8
-# FLOPs from which a kernel gradient is quicker by `_conv_with_product_gradient`, and how many
-# pixels that takes at a time, so that what it gathers stays in the cache.
+# FLOPs from which a kernel gradient is quicker by `_by_products`, and how many pixels that takes at
+# a time, so that what it gathers stays in the cache.
 PRODUCT_FLOPS = 5e8
 PRODUCT_PIXELS = 2048
+# Up to which width and features, and up to how many bytes, YNNPACK takes one thread; FLOPs from
+# which that matters.
+ONE_TILE = 64
+TILE_BYTES = 2**18
+THREADED_FLOPS = 5e7
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -49,54 +55,119 @@ def _conv(
 
 
 def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
-    """A convolution of stride 1, with the kernel gradient that is quick on this platform."""
-    size, _, *channels = kernel.shape
-    if jax.default_backend() != "cpu" or size == 1:
+    """A convolution of stride 1, in the form that is quick on this platform."""
+    size = len(kernel)
+    if jax.default_backend() != "cpu" or size == 1 or max(map(max, paddings)) >= size:
         return _conv(x, kernel, 1, paddings)
-    if max(channels) <= BLOCKED_CHANNELS:
-        centred = size % 2 == 1 and paddings == _same(size // 2)
-        if centred and _row_blocks(x, size) > 1:
-            return _conv_with_blocked_gradient(x, kernel)
+    dy = jax.eval_shape(lambda x, kernel: _conv(x, kernel, 1, paddings), x, kernel)
+    idle = _leaves_a_core_idle(x.shape, kernel.shape, dy.shape, x.dtype)
+    idle |= _leaves_a_core_idle(dy.shape, _flipped(kernel).shape, x.shape, x.dtype)
+    if not idle and _kernel_gradient(x, kernel, paddings) is _by_xla:
         return _conv(x, kernel, 1, paddings)
-    # Several devices would add up what each found in every pass of the loop, not once.
-    alone = jax.device_count() == 1 and max(map(max, paddings)) < size
-    if alone and 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
-        return _conv_with_product_gradient(x, kernel, paddings)
-    return _conv(x, kernel, 1, paddings)
+    return _conv_on_cpu(x, kernel, paddings)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_with_product_gradient(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
-    """A convolution of stride 1 whose kernel gradient is added up over runs of rows.
+def _conv_on_cpu(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
+    """A convolution of stride 1 that keeps all cores busy, as do its gradients."""
+    return _on_all_cores(x, kernel, paddings)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> tuple:
+    return _on_all_cores(x, kernel, paddings), (x, kernel)
+
+
+def _backward(paddings: Paddings, residuals: tuple, dy: jax.Array) -> tuple:
+    x, kernel = residuals
+    to_kernel = _kernel_gradient(x, kernel, paddings)(x, kernel, paddings, dy)
+    to_x = _on_all_cores(dy, _flipped(kernel), _rest(kernel, paddings))
+    return to_x, to_kernel.astype(kernel.dtype)
+
+
+_conv_on_cpu.defvjp(_forward, _backward)
+
+
+def _flipped(kernel: jax.Array) -> jax.Array:
+    """The kernel that takes the gradient of the output to that of the input."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _rest(kernel: jax.Array, paddings: Paddings) -> Paddings:
+    """The padding that goes with `_flipped`."""
+    (top, bottom), (left, right) = paddings
+    rows, columns = (n - 1 for n in kernel.shape[:2])
+    return (rows - top, rows - bottom), (columns - left, columns - right)
+
+
+def _leaves_a_core_idle(
+    x: tuple[int, ...], kernel: tuple[int, ...], y: tuple[int, ...], dtype: jnp.dtype
+) -> bool:
+    """Whether XLA's usual code for a CPU takes one core for a convolution of these shapes.
+
+    XLA leaves float32 convolutions to YNNPACK. As far as can be seen from outside, that cuts a
+    wide map by its width, a narrow one by its features, and gives the parts to several threads if
+    what they take of map and kernel exceeds `TILE_BYTES` (68 of 70 random shapes were told right).
+    """
+    rows, columns, channels, features = kernel
+    _, height, width, _ = y
+    if dtype != jnp.float32 or max(channels, features) <= 16:
+        return False  # not YNNPACK's
+    if height != x[1] or 2 * math.prod(kernel) * math.prod(y[:3]) < THREADED_FLOPS:
+        return False
+    if max(width, features) <= ONE_TILE:
+        return True
+    tile = _half(width) + features if width > ONE_TILE else width + _half(features)
+    return 4 * rows * columns * channels * tile < TILE_BYTES
+
+
+def _half(length: int) -> int:
+    """Half of the next power of two."""
+    return 1 << (length - 1).bit_length() - 1
+
+
+def _on_all_cores(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
+    """A convolution of stride 1 by the code of XLA that uses all cores.
+
+    YNNPACK takes no convolution whose result is larger than its input. Eigen does, and shares any
+    among threads: with one more row, which is left out again by the loop that reads the result, it
+    is 1.1 to 1.9 times as fast where YNNPACK would take one core.
+    """
+    y = jax.eval_shape(lambda x, kernel: _conv(x, kernel, 1, paddings), x, kernel)
+    if not _leaves_a_core_idle(x.shape, kernel.shape, y.shape, x.dtype):
+        return _conv(x, kernel, 1, paddings)
+    (top, bottom), beside = paddings
+    return _conv(x, kernel, 1, ((top, bottom + 1), beside))[:, : y.shape[1]]
+
+
+def _kernel_gradient(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> Callable:
+    """The quickest way to the kernel gradient, a function of x, kernel, paddings and dy."""
+    if max(kernel.shape[2:]) <= BLOCKED_CHANNELS:
+        centred = len(kernel) % 2 == 1 and paddings == _same(len(kernel) // 2)
+        return _by_blocks if centred and _row_blocks(x, len(kernel)) > 1 else _by_xla
+    # Several devices would add up what each found in every pass of the loop, not once.
+    alone = jax.device_count() == 1
+    if alone and 2 * kernel.size * x.size / x.shape[-1] >= PRODUCT_FLOPS:
+        return _by_products
+    return _by_xla
+
+
+def _by_xla(x: jax.Array, kernel: jax.Array, paddings: Paddings, dy: jax.Array) -> jax.Array:
+    return jax.linear_transpose(lambda k: _conv(x, k, 1, paddings), kernel)(dy)[0]
+
+
+def _by_products(x: jax.Array, kernel: jax.Array, paddings: Paddings, dy: jax.Array) -> jax.Array:
+    """Added up over runs of rows, each a matrix product.
 
     XLA's CPU code for that gradient takes 5 to 20 times as long as the convolution itself on maps
     of many channels. Shifted copies side by side and one product would need nine times the memory
     of a map, and its traffic; for some rows at a time they stay in the cache: 2 to 5 times as fast
     (`benchmarks/convolutions.py`).
     """
-    return _conv(x, kernel, 1, paddings)
-
-
-def _product_forward(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> tuple:
-    return _conv(x, kernel, 1, paddings), (x, kernel)
-
-
-def _product_backward(paddings: Paddings, residuals: tuple, dy: jax.Array) -> tuple:
-    x, kernel = residuals
-    window = kernel.shape[:2]
+    window = kernel.shape[0], kernel.shape[1]
     if dy.shape[-1] > x.shape[-1]:
-        to_kernel = _shifted_products(x, dy, window, paddings)
-    else:
-        # The same sum with the shifts on the side of fewer channels: those of dy run backwards.
-        rest = tuple(
-            (n - 1 - low, n - 1 - high) for n, (low, high) in zip(window, paddings, strict=True)
-        )
-        to_kernel = _shifted_products(dy, x, window, rest)[::-1, ::-1].swapaxes(2, 3)
-    to_x = jax.linear_transpose(lambda each: _conv(each, kernel, 1, paddings), x)
-    return *to_x(dy), to_kernel.astype(kernel.dtype)
-
-
-_conv_with_product_gradient.defvjp(_product_forward, _product_backward)
+        return _shifted_products(x, dy, window, paddings)
+    # The same sum with the shifts on the side of fewer channels: those of dy run backwards.
+    return _flipped(_shifted_products(dy, x, window, _rest(kernel, paddings)))
 
 
 def _shifted_products(
@@ -132,45 +203,28 @@ def _shifted_products(
 
 
 def _row_blocks(x: jax.Array, size: int) -> int:
-    """Into how many runs of rows `_conv_with_blocked_gradient` should cut each image."""
+    """Into how many runs of rows `_by_blocks` should cut each image."""
     blocks = BLOCKED_BATCH // x.shape[0]
     while blocks > 1 and (x.shape[1] % blocks or x.shape[1] // blocks < size):
         blocks -= 1
     return max(blocks, 1)
 
 
-@jax.custom_vjp
-def _conv_with_blocked_gradient(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A convolution of stride 1, padded to its size, quick for one large map of few channels.
+def _by_blocks(x: jax.Array, kernel: jax.Array, paddings: Paddings, dy: jax.Array) -> jax.Array:
+    """By XLA, with the rows of each image cut into a batch; for one large map of few channels.
 
     XLA's CPU code for the kernel gradient works along the batch. One image is no batch, so its
     rows are cut into some, each with its neighbours' edges: 3 to 8 times quicker at 256 x 256 with
     16 channels, and no use above, or with a batch (`benchmarks/convolutions.py`).
     """
-    return _conv(x, kernel, 1, _same(kernel.shape[0] // 2))
-
-
-def _blocked_forward(x: jax.Array, kernel: jax.Array) -> tuple:
-    return _conv_with_blocked_gradient(x, kernel), (x, kernel)
-
-
-def _blocked_backward(residuals: tuple, dy: jax.Array) -> tuple:
-    x, kernel = residuals
-    size = kernel.shape[0]
-    padding = size // 2
-    blocks = _row_blocks(x, size)
+    (padding, _), beside = paddings
+    blocks = _row_blocks(x, len(kernel))
     rows = x.shape[1] // blocks
     padded = jnp.pad(x, ((0, 0), (padding, padding), (0, 0), (0, 0)))
     parts = [padded[:, n * rows : (n + 1) * rows + 2 * padding] for n in range(blocks)]
     x_blocks = jnp.concatenate(parts, 0)
     dy_blocks = jnp.concatenate(jnp.split(dy, blocks, 1), 0)
-    beside = ((0, 0), (padding, padding))
-    to_kernel = jax.linear_transpose(lambda k: _conv(x_blocks, k, 1, beside), kernel)
-    to_x = jax.linear_transpose(lambda each: _conv(each, kernel, 1, _same(padding)), x)
-    return *to_x(dy), *to_kernel(dy_blocks)
-
-
-_conv_with_blocked_gradient.defvjp(_blocked_forward, _blocked_backward)
+    return _by_xla(x_blocks, kernel, ((0, 0), beside), dy_blocks)
 
 
 def _block_diagonal(kernel: jax.Array, groups: int) -> jax.Array:
