@@ -1,9 +1,9 @@
 """Ways to compute the convolutions that XLA is slow at, in milliseconds.
 
-    python benchmarks/convolutions.py [--output=r.json]
+    python benchmarks/convolutions.py [--precision=bfloat16] [--output=r.json]
 
 Grouped convolutions, convolutions of one large map of few channels, of maps of many, and of a map
-that was enlarged twice by repetition: forward and both gradients, 3 x 3, float32. `ours` is what
+that was enlarged twice by repetition: forward and both gradients, 3 x 3. `ours` is what
 the networks use on this platform, `native` XLA's own, `split` convolves each group by itself. A
 ReLU follows maps, as in a network something always does.
 """
@@ -23,6 +23,7 @@ from absl import app, flags
 from jax import lax
 from recording import record
 
+from vemseg_jax.config import PRECISIONS
 from vemseg_jax.models.convolution import conv2d, grouped_conv2d, upsampled_conv2d
 from vemseg_jax.resize import repeat2d
 
@@ -42,6 +43,7 @@ MANY_CHANNELS += [(2, 64, 64, 64), (2, 128, 32, 64), (2, 64, 256, 64)]
 # Batch, side before enlarging, channels, features: decoders of UNet++ at 256 x 256.
 ENLARGED = [(2, 32, 128, 128), (2, 64, 64, 64), (2, 64, 128, 64), (2, 128, 64, 16)]
 REPEATS = 7
+_PRECISION = flags.DEFINE_enum("precision", "float32", list(PRECISIONS), "Type of all.")
 _OUTPUT = flags.DEFINE_string("output", None, "JSON file.")
 
 
@@ -66,17 +68,20 @@ def split(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
 def milliseconds(function: Callable, *arguments: jax.Array) -> float:
     """Median time of a compiled function."""
     jax.block_until_ready(function(*arguments))
+    # Several in a row: a dispatch takes longer than the smallest of them on a GPU.
+    calls = 1 if jax.default_backend() == "cpu" else 20
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - start)
+        results = [function(*arguments) for _ in range(calls)]
+        jax.block_until_ready(results)
+        times.append((time.perf_counter() - start) / calls)
     return 1e3 * statistics.median(times)
 
 
 def time_row(label: str, convolve: Convolution, x: jax.Array, kernel: jax.Array) -> dict:
     """Times a convolution and its gradients; prints and returns milliseconds."""
-    dy = jnp.ones(jax.eval_shape(convolve, x, kernel).shape)
+    dy = jnp.ones(jax.eval_shape(convolve, x, kernel).shape, x.dtype)
 
     def forward(x, kernel):
         return jax.nn.relu(convolve(x, kernel))
@@ -102,9 +107,9 @@ def main(argv: list[str]) -> None:
     rng = np.random.default_rng(0)
 
     def random(*shape: int) -> jax.Array:
-        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+        return jnp.asarray(rng.normal(size=shape), _PRECISION.value)
 
-    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {_PRECISION.value}")
     print(f"{'':44s} {'forward':>8s} {'input gradient':>15s} {'kernel gradient':>16s}")
     for side, channels, groups in GROUPED:
         x, kernel = random(1, side, side, channels), random(3, 3, channels // groups, channels)
@@ -129,7 +134,7 @@ def main(argv: list[str]) -> None:
             time_row(f"{label}  native", lambda x, k: native(repeat2d(x, (2, 2)), k), x, kernel)
         )
         rows.append(time_row(f"{label}  ours", upsampled_conv2d, x, kernel))
-    record(_OUTPUT.value, "convolutions", rows, unit="ms")
+    record(_OUTPUT.value, "convolutions", rows, unit="ms", precision=_PRECISION.value)
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ ONE_BYTE = 1e-9
 
 
 def prepare(output: Path, slices: int, size: str) -> tuple[Path, Path]:
-    """Folder of TIFF files and converted volume; made once."""
-    stack, volume = output / "phantom", output / "phantom.zarr"
+    """Folder of TIFF files and converted volume of a size; made once."""
+    name = f"phantom_{slices}x{size.replace(',', 'x')}"
+    stack, volume = output / name, output / f"{name}.zarr"
     run = [sys.executable, "-m"]
     if not stack.exists():
         flags = ["--preset=biopsy3", f"--shape={slices},{size}", "--voxel_size=320,4,4"]

@@ -23,22 +23,45 @@ from vemseg_jax.errors import InputError
 HERE = Path(__file__).resolve().parent
 # Scripts that start or show others, and change nothing of what is measured.
 _OUTSIDE = ("report.py", "run_all.py")
-# TFLOP/s of dense products on the data sheets of NVIDIA's SXM modules: float32 outside of the
-# tensor cores, TF32 (which jax uses for float32 where there is any), bfloat16 and float16.
+# What device names begin with -> TFLOP/s of dense products and GB/s of memory on the data sheets of
+# NVIDIA: float32 outside of the tensor cores on V100, TF32 (which jax uses for float32 where there
+# is any) since. The first that fits counts.
+_V100 = {"float32": 15.7, "float16": 125.0, "memory": 900.0}
+_A100 = {"float32": 156.0, "bfloat16": 312.0, "float16": 312.0}
+_H100 = {"float32": 494.5, "bfloat16": 989.0, "float16": 989.0, "memory": 3350.0}
 DATASHEET = {
-    "V100": {"float32": 15.7, "float16": 125.0},
-    "A100": {"float32": 156.0, "bfloat16": 312.0, "float16": 312.0},
-    "H100": {"float32": 495.0, "bfloat16": 989.0, "float16": 989.0},
-    "H200": {"float32": 495.0, "bfloat16": 989.0, "float16": 989.0},
+    "Tesla V100-SXM2": _V100,
+    "Tesla V100-SXM3": _V100,
+    "Tesla V100-PCIE": {"float32": 14.0, "float16": 112.0, "memory": 900.0},
+    "NVIDIA A100-SXM4-40GB": _A100 | {"memory": 1555.0},
+    "NVIDIA A100-PCIE-40GB": _A100 | {"memory": 1555.0},
+    "NVIDIA A100-SXM4-80GB": _A100 | {"memory": 2039.0},
+    "NVIDIA A100 80GB PCIe": _A100 | {"memory": 1935.0},
+    "NVIDIA H100 80GB HBM3": _H100,
+    "NVIDIA H100 PCIe": {"float32": 378.0, "bfloat16": 756.0, "float16": 756.0, "memory": 2000.0},
+    "NVIDIA H100 NVL": {"float32": 417.5, "bfloat16": 835.0, "float16": 835.0, "memory": 3900.0},
+    "NVIDIA H200 NVL": {"float32": 418.0, "bfloat16": 836.0, "float16": 836.0, "memory": 4800.0},
+    "NVIDIA H200": _H100 | {"memory": 4800.0},
 }
+
+
+def _promised(device: str, what: str) -> float | None:
+    for name, rates in DATASHEET.items():
+        if device.startswith(name):
+            return rates.get(what)
+    return None
 
 
 def datasheet_flops(device: str, precision: str) -> float | None:
     """FLOP/s that the maker promises; None for what is not listed."""
-    for name, rates in DATASHEET.items():
-        if name in device and precision in rates:
-            return rates[precision] * 1e12
-    return None
+    rate = _promised(device, precision)
+    return rate and rate * 1e12
+
+
+def datasheet_bytes(device: str) -> float | None:
+    """Bytes a second that the maker promises of the memory; None for what is not listed."""
+    rate = _promised(device, "memory")
+    return rate and rate * 1e9
 
 
 def machine() -> dict[str, Any]:
@@ -62,11 +85,11 @@ def machine() -> dict[str, Any]:
 
 
 def code_digest() -> str:
-    """Of the package and of the scripts that measure it: other code is to be measured again."""
+    """Of package, configurations and the scripts that measure: other code is measured again."""
     package = Path(vemseg_jax.__file__).parent
     scripts = [path for path in HERE.glob("*.py") if path.name not in _OUTSIDE]
     digest = hashlib.sha256()
-    for path in sorted([*package.rglob("*.py"), *scripts]):
+    for path in sorted([*package.rglob("*.py"), *(HERE.parent / "configs").glob("*.py"), *scripts]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -109,6 +132,11 @@ def seconds(call: Callable[[], Any], *, repeats: int, warm: int = 1) -> list[flo
 def host_peak_gib() -> float:
     """The most memory this process has held, GiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in a line."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def record(output: str | None, benchmark: str, rows: Sequence[dict], **settings: Any) -> None:

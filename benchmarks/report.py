@@ -65,39 +65,45 @@ def _on(result: Mapping[str, Any]) -> str:
 def _intensity(row: Mapping[str, Any]) -> float | None:
     """FLOPs for each byte that the compiled step reads or writes."""
     flops, moved = row["flops"], row["bytes_accessed"]
-    return flops / moved if flops and moved else None
+    return flops / moved if moved else None
 
 
 def table_1(rows: Iterable[Mapping[str, Any]]) -> str:
     """Parameters, step, memory and training time of a volume."""
     cells = []
     for row in rows:
+        what = {
+            "network": _name(row),
+            "type": row["precision"],
+            "batch x crop": f"{row['batch']} x {row['crop']}",
+        }
+        if "failed" in row:
+            cells.append({**what, "step, s": f"failed: {row['failed']}"})
+            continue
         step = row["step_seconds"]
         memory = row["memory_device_peak_gib"] or row["memory_planned_gib"]
         hours = f"{_number(row['volume_hours'])}{'*' if row['extrapolated'] else ''}"
         cells.append(
             {
-                "network": _name(row),
-                "type": row["precision"],
+                **what,
                 "parameters": f"{row['parameters']:,}",
                 "trained": f"{row['parameters_trained']:,}",
-                "batch x crop": f"{row['batch']} x {row['crop']}",
                 "step, s": _number(step["median"]),
                 "quartiles": _between(step),
                 "steps a volume": f"{row['schedule_steps']:,}",
                 "volume, h": hours,
                 "compilation, s": _number(row["compile_seconds"]),
                 "memory, GiB": _number(memory),
-                "GFLOP a step": _number((row["flops"] or 0) / 1e9 or None),
+                "GFLOP a step": _number(row["flops"] / 1e9),
                 "FLOP a byte": _number(_intensity(row)),
                 "of a matrix product": _share(row["share_of_matmul"]),
                 "of the data sheet": _share(row["share_of_datasheet"]),
+                "of the roofline": _share(row["share_of_roofline"]),
             }
         )
-    if not any(cell["of the data sheet"] for cell in cells):
-        for cell in cells:
-            del cell["of the data sheet"]
-    return render_table(cells)
+    names = list(dict.fromkeys(name for cell in cells for name in cell))
+    filled = [name for name in names if any(cell.get(name) for cell in cells)]
+    return render_table([{name: cell.get(name, "") for name in filled} for cell in cells])
 
 
 def peer_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -118,7 +124,7 @@ def peer_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 "memory, GiB": "" if failed else _number(row["memory_device_peak_gib"]),
                 "parameters": "" if failed else f"{row['parameters']:,}",
                 "version": row.get("version", ""),
-                "jax takes, of it": "" if failed else _number(row["jax_over_peer"]),
+                "jax takes, of it": _number(row.get("jax_over_peer")),
             }
         )
     return render_table(cells)
@@ -174,7 +180,8 @@ def _convolutions(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         what, way = row["what"].rsplit("  ", 1)
         times = {f"{key.replace('_', ' ')}, ms": _number(row[key]) for key in keys}
-        cells.append({"convolution": f"{what}{_on(result)}", "way": way, **times})
+        kind = result["settings"]["precision"]
+        cells.append({"convolution": f"{what}{_on(result)}", "way": way, "type": kind, **times})
     return render_table(cells)
 
 
@@ -224,10 +231,15 @@ def render(folder: Path) -> str:
         raise InputError(f"--results={folder} holds no *.json; make some with run_all.py")
 
     def of(benchmark: str) -> list[dict[str, Any]]:
-        return [result for result in results.values() if result["benchmark"] == benchmark]
+        return [r for r in results.values() if r["benchmark"] == benchmark and r["rows"]]
 
     machines = dict.fromkeys(_machine(result["machine"]) for result in results.values())
     parts = ["# Benchmarks", "  \n".join(machines)]
+    parts += [
+        f"**{name} failed**, {result['failed']} (`{result['command']}`)"
+        for name, result in results.items()
+        if "failed" in result
+    ]
     devices = {result["machine"]["device"] for result in results.values()}
     if len(devices) > 1:
         for result in results.values():
@@ -244,11 +256,15 @@ def render(folder: Path) -> str:
     if beside:
         parts += ["## torch beside it", peer_table(beside), PEER_NOTES]
     if of("inference"):
-        parts += ["## Inference", _inference(of("inference"))]
+        parts += ["## Inference", _inference(of("inference")), INFERENCE_NOTES]
     if of("data_loading"):
-        parts += ["## Data", *(_loading(result["rows"]) for result in of("data_loading"))]
+        parts += [
+            "## Data",
+            LOADING_NOTES,
+            *(_loading(result["rows"]) for result in of("data_loading")),
+        ]
     for name, result in results.items():
-        if result["benchmark"] == "scaling":
+        if result["benchmark"] == "scaling" and result["rows"]:
             what = f"{Path(result['settings']['config']).stem}, {result['settings']['precision']}"
             parts.append(f"## Scaling: {what}")
             if any("seconds" in row for row in result["rows"]):
@@ -269,10 +285,12 @@ def render(folder: Path) -> str:
 
 TABLE_1_NOTES = """Medians and quartiles of warm steps: cutting crops, forward, losses, backward, \
 clip, update. "Trained" counts both networks of a pair. Memory: peak of the device where it tells, \
-else what the compiled step plans. FLOPs: XLA's count of the program as written, the bodies of \
-loops as often as they run; bytes: what the compiled one reads and writes, caches or not, the \
-bodies of loops once, so that FLOP a byte is too high on CPUs, whose kernel gradients are loops. \
-"Of a matrix product": the share of what a large one reaches in the same type on the same device.
+else what the compiled step plans. FLOPs: those of the network's convolutions and matrix \
+products, whatever the platform makes of them (grouped convolutions without the zeros that a CPU \
+multiplies by); bytes: what the compiled step reads and writes, caches or not, the bodies of loops \
+once, so that FLOP a byte is too high on CPUs, whose kernel gradients are loops. "Of a matrix \
+product": the share of what a large one reaches in the same type on the same device. \
+"Of the roofline": the least time by the data sheet's products and memory, of the time measured.
 
 `*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels, \
 which is too much where larger crops take less for each pixel (see the scaling)."""
@@ -280,6 +298,12 @@ PEER_NOTES = """The same network of segmentation_models_pytorch with the same ba
 clip and Adam, in the same process right before ours. Below 1, jax is faster. Our step also cuts \
 and turns its crops and takes metrics; torch has one constant batch. torch counts layers of \
 the encoder that the forward pass never reaches."""
+
+INFERENCE_NOTES = """"Reference's scheme": windows of 2048 with an overlap of a half, each brought \
+to the training scale and back by itself. "Window full": the same windows and numbers, batched. \
+"Window": each slice is shrunk once. "Whole": a slice passes in one piece."""
+LOADING_NOTES = """The plain reader opens the TIFF files of a slice and its label for every crop, \
+as the reference's data loader does (deflated files: it inflates them each time)."""
 
 
 def main(argv: list[str]) -> None:

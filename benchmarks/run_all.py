@@ -2,12 +2,13 @@
 
     python benchmarks/run_all.py --preset=smoke|cpu|gpu --output=DIR [--peer=torch] [--only=REGEX]
 
-Writes `DIR/NAME.json` for each benchmark and `DIR/NAME.log`; a benchmark that fails leaves its log,
-is named at the end, and makes the exit status 1. Started again it does what is missing, or was
-measured with other flags, by other code or on another device. Then
+Writes `DIR/NAME.json` for each benchmark and `DIR/NAME.log`; one that fails says so there, is named
+at the end, and makes the exit status 1. Started again it does what is missing or failed, or was
+measured with other flags, by other code or on another machine. Then
 `python benchmarks/report.py --results=DIR` makes tables and plots of it.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -15,9 +16,10 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
-from recording import code_digest, load_result
+from recording import load_result
 
 from vemseg_jax.data.atomic import write_json
 
@@ -36,7 +38,9 @@ TABLE_1 = (
     "ssl_unetplusplus_cutmix",
 )  # fmt: skip
 # Networks with a twin in segmentation_models_pytorch.
-TWINS = ("unetplusplus", "unetplusplus_cps", "smp_unet", "ssl_unetplusplus_cutmix")
+TWINS = (
+    "unetplusplus", "unetplusplus_cps", "smp_unet", "ssl_unetplusplus", "ssl_unetplusplus_cutmix",
+)  # fmt: skip
 
 # A script and its flags.
 Job = tuple[str, Sequence[str]]
@@ -118,7 +122,8 @@ def gpu(output: Path, *, peer: bool) -> dict[str, Job]:
     # A batch for 8 devices at the size of the study's crops; of one device it is a single point.
     jobs["devices"] = ("scaling", (unet, "--what=devices", "--batches=16", "--crops=512"))
     jobs["data_loading"] = ("data_loading", (f"--data={output / 'data'}",))
-    jobs["convolutions"] = ("convolutions", ())
+    for precision in ("float32", "bfloat16"):
+        jobs[f"convolutions_{precision}"] = ("convolutions", (f"--precision={precision}",))
     return jobs
 
 
@@ -136,41 +141,49 @@ def _portable(script: str, arguments: Sequence[str], output: Path) -> str:
     return text.replace(f"{CONFIGS}{os.sep}", "configs/").replace(str(output), "DIR")
 
 
-def _device() -> str:
-    """The device that benchmarks run on; asked for elsewhere, since who asks holds its memory."""
-    ask = "import jax; print(jax.devices()[0].device_kind)"
-    return subprocess.run(
-        [sys.executable, "-c", ask], check=True, capture_output=True, text=True
-    ).stdout.strip()
+# What of a machine makes its results others.
+SAME = ("device", "processor", "cores", "jax", "code")
 
 
-def is_measured(name: str, job: Job, output: Path, device: str) -> bool:
-    """Whether there is a result of the same command, code and device."""
+def _machine() -> dict[str, Any]:
+    """The machine that benchmarks run on; asked for elsewhere, since who asks holds its memory."""
+    ask = "import json, recording; print(json.dumps(recording.machine()))"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], cwd=HERE, check=True, capture_output=True, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def is_measured(name: str, job: Job, output: Path, machine: Mapping[str, Any]) -> bool:
+    """Whether there is a result of the same command, code and machine."""
     path = output / f"{name}.json"
     if not path.exists():
         return False
     found = load_result(path)
-    same = found.get("command") == _portable(*job, output)
-    made_by = found["machine"].get("code") == code_digest()
-    return same and made_by and found["machine"]["device"] == device
+    same = all(found["machine"].get(key) == machine[key] for key in SAME)
+    return same and found.get("command") == _portable(*job, output) and "failed" not in found
 
 
-def run(name: str, job: Job, output: Path) -> bool:
+def run(name: str, job: Job, output: Path, machine: Mapping[str, Any]) -> bool:
     """Runs one benchmark; returns whether it left its result."""
     script, arguments = job
     result, log = output / f"{name}.json", output / f"{name}.log"
+    result.unlink(missing_ok=True)
     command = [sys.executable, str(HERE / f"{script}.py"), *arguments, f"--output={result}"]
+    said = _portable(script, arguments, output)
     start = time.monotonic()
     with log.open("w", encoding="utf-8") as file:
-        file.write(f"$ {_portable(script, arguments, output)}\n")
+        file.write(f"$ {said}\n")
         file.flush()
         status = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, env=_environment(name), check=False
         ).returncode
     done = status == 0 and result.exists()
-    if done:
-        found = load_result(result)
-        write_json(result, {"command": _portable(script, arguments, output), **found})
+    found = load_result(result) if result.exists() else {"benchmark": script, "machine": machine}
+    if not done:
+        last = log.read_text(encoding="utf-8").strip().splitlines()[-1]
+        found = {"rows": [], "settings": {}, **found, "failed": f"exit status {status}: {last}"}
+    write_json(result, {"command": said, **found})
     state = "done" if done else f"FAILED (exit status {status}, see {log})"
     print(f"{name:45s} {time.monotonic() - start:7.1f} s  {state}", flush=True)
     return done
@@ -184,10 +197,10 @@ def main(argv: list[str]) -> int:
     presets = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
     jobs = presets[_PRESET.value](output, peer=_PEER.value is not None)
     wanted = {name: job for name, job in jobs.items() if re.search(_ONLY.value, name)}
-    device = _device()
-    missing = [name for name, job in wanted.items() if not is_measured(name, job, output, device)]
+    machine = _machine()
+    missing = [name for name, job in wanted.items() if not is_measured(name, job, output, machine)]
     print(f"{len(wanted)} benchmarks, {len(wanted) - len(missing)} done before", flush=True)
-    failed = [name for name in missing if not run(name, wanted[name], output)]
+    failed = [name for name in missing if not run(name, wanted[name], output, machine)]
     if failed:
         print(f"failed: {', '.join(failed)}")
     return 1 if failed else 0

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags, logging
-from recording import load_config, record, seconds, spread
+from recording import first_line, load_config, record, seconds, spread
 from steps import prepare_step, with_size
 
 from vemseg_jax.config import PRECISIONS, ExperimentConfig
@@ -33,6 +33,9 @@ from vemseg_jax.parallel import place
 
 KINDS = ("batch", "crop", "devices", "inference")
 _WHAT = flags.DEFINE_list("what", list(KINDS), f"Of {', '.join(KINDS)}.")
+flags.register_validator(
+    "what", lambda given: set(given) <= set(KINDS), f"must be among {', '.join(KINDS)}"
+)
 _CONFIG = flags.DEFINE_string("config", "configs/small_unet.py", "Configuration file.")
 _BATCHES = flags.DEFINE_list("batches", ["1", "2", "4", "8"], "Crops a step, ascending.")
 _CROPS = flags.DEFINE_list("crops", ["64", "128", "256"], "Sides of a crop, ascending.")
@@ -47,7 +50,7 @@ def attempt(time_it: Callable[[], dict[str, float]]) -> dict[str, Any]:
     try:
         return {"seconds": time_it()}
     except jax.errors.JaxRuntimeError as error:
-        return {"failed": next(iter(str(error).strip().splitlines()), type(error).__name__)}
+        return {"failed": first_line(error)}
 
 
 def time_step(config: ExperimentConfig, *, devices: int) -> dict[str, float]:

@@ -4,7 +4,7 @@
         [--batch=8 --crop=256 --precision=bfloat16 --peer=torch]
 
 Each configuration's own step (cutting crops, forward, losses, backward, clip, update) on random
-slices: median of warm steps, compilation, memory, FLOPs by XLA's count before optimisation, and the
+slices: median of warm steps, compilation, memory, FLOPs of its convolutions and products, and the
 share of what a large matrix product reaches on the same device in the same type. Times the steps of
 the configuration that is the training time of one volume; at another batch or crop than the
 configuration's it is extrapolated in proportion to the pixels, and marked so. `--peer=torch` runs
@@ -24,9 +24,18 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from counting import count_flops
+from counting import count_flops, plain_forms
 from peers import FORMS, has_peer, require, time_torch
-from recording import datasheet_flops, host_peak_gib, load_config, record, seconds, spread
+from recording import (
+    datasheet_bytes,
+    datasheet_flops,
+    first_line,
+    host_peak_gib,
+    load_config,
+    record,
+    seconds,
+    spread,
+)
 from steps import matmul_flops, prepare_step, with_size
 
 from vemseg_jax.config import PRECISIONS, ExperimentConfig, is_pair
@@ -54,21 +63,23 @@ def _bytes_accessed(compiled: Any) -> float | None:
 
 
 def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, Any]:
-    """One row: `config` is what runs, `schedule` what a volume takes."""
+    """What `config` takes, and of it a volume, whose steps `schedule` has."""
     prepared = prepare_step(config, Placement())
     step, state, (planes, crops) = prepared.step, prepared.state, prepared.data
+    count = _SCAN.value
+    # Of the step as a network has it, whatever the platform makes of it.
+    with plain_forms():
+        flops = count_flops(step, state, planes, crops)
+    if count > 1:
+        crops = jax.tree.map(lambda x: jax.numpy.stack([x] * count), crops)
+        step = repeated(step)
     start = time.perf_counter()
     lowered = step.lower(state, planes, crops)  # type: ignore[attr-defined]
     compiled = lowered.compile()
     compilation = time.perf_counter() - start
-    # FLOPs of the program as it is written, bytes once it is fused, loops counted once.
-    flops = count_flops(step, state, planes, crops) or None  # type: ignore[arg-type]
+    # Loops are counted once, those of several steps too.
     moved = _bytes_accessed(compiled)
     planned = compiled.memory_analysis()
-    count = _SCAN.value
-    if count > 1:
-        crops = jax.tree.map(lambda x: jax.numpy.stack([x] * count), crops)
-        compiled = repeated(step).lower(state, planes, crops).compile()
 
     def dispatch() -> Any:
         nonlocal state
@@ -86,19 +97,16 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
     pixels = config.train.batch_size * config.data.crop_size**2
     usual = schedule.train.batch_size * schedule.data.crop_size**2
     product = matmul_flops(config.train.precision)
-    rate = flops / median if flops else None
-    promised = datasheet_flops(jax.devices()[0].device_kind, config.train.precision)
+    rate, device = flops / median, jax.devices()[0].device_kind
+    promised = datasheet_flops(device, config.train.precision)
+    bandwidth = datasheet_bytes(device)
+    least = None
+    if promised and bandwidth and moved:
+        least = max(flops / promised, moved / bandwidth)
     return {
-        "network": model_name(config.model),
-        "encoder_depth": getattr(config.model, "encoder_depth", None),
-        "method": config.cps.method,
         "statistics": config.cps.statistics if is_pair(config) else None,
         "vmapped": config.cps.vmapped,
         "profiled": bool(_PROFILE.value),
-        "framework": "jax",
-        "precision": config.train.precision,
-        "batch": config.train.batch_size,
-        "crop": config.data.crop_size,
         "steps_per_dispatch": count,
         "parameters": prepared.parameters,
         "parameters_trained": prepared.parameters * (2 if is_pair(config) else 1),
@@ -108,15 +116,15 @@ def measure(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, A
         "flops": flops,
         "bytes_accessed": moved,
         "matmul_flops_per_second": product,
-        "share_of_matmul": rate / product if rate else None,
-        "share_of_datasheet": rate / promised if rate and promised else None,
+        "share_of_matmul": rate / product,
+        "share_of_datasheet": rate / promised if promised else None,
+        "share_of_roofline": least / median if least else None,
         "memory_planned_gib": (planned.temp_size_in_bytes + planned.argument_size_in_bytes) / 2**30,
         "memory_device_peak_gib": stats.get("peak_bytes_in_use", 0) / 2**30 or None,
         "memory_host_peak_gib": host_peak_gib(),
         "schedule_steps": schedule.train.steps,
         "schedule_pixels": usual,
         "volume_hours": schedule.train.steps * median * (usual / pixels) / 3600,
-        "extrapolated": pixels != usual or config.data.crop_size != schedule.data.crop_size,
     }
 
 
@@ -130,8 +138,7 @@ def measure_peer(config: ExperimentConfig) -> list[dict[str, Any]]:
                 config, channels_last=channels_last, compiled=compiled, repeats=_REPEATS.value
             )
         except Exception as error:  # whatever a compiler says belongs into the table
-            first_line = next(iter(str(error).strip().splitlines()), "")
-            row["failed"] = f"{type(error).__name__}: {first_line}"
+            row["failed"] = f"{type(error).__name__}: {first_line(error)}"
         else:
             row |= {
                 "step_seconds": spread(timed.times),
@@ -144,19 +151,35 @@ def measure_peer(config: ExperimentConfig) -> list[dict[str, Any]]:
     return rows
 
 
+def describe(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, Any]:
+    """What rows of jax and of a peer have in common: `config` is what runs."""
+    batch, crop = config.train.batch_size, config.data.crop_size
+    return {
+        "network": model_name(config.model),
+        "encoder_depth": getattr(config.model, "encoder_depth", None),
+        "method": config.cps.method,
+        "precision": config.train.precision,
+        "batch": batch,
+        "crop": crop,
+        "extrapolated": (batch, crop) != (schedule.train.batch_size, schedule.data.crop_size),
+    }
+
+
+def attempt(config: ExperimentConfig, schedule: ExperimentConfig) -> dict[str, Any]:
+    """A row of jax, or why it `failed`: a peer that was measured stays."""
+    row = {"framework": "jax", **describe(config, schedule)}
+    try:
+        return row | measure(config, schedule)
+    except jax.errors.JaxRuntimeError as error:
+        return row | {"failed": first_line(error)}
+
+
 def beside(row: dict[str, Any], peer: dict[str, Any]) -> dict[str, Any]:
-    """The row of a peer with what it shares with ours, and how long ours takes of its step."""
-    found = {key: row[key] for key in _SHARED} | peer
-    if "failed" not in peer:
-        ratio = row["step_seconds"]["median"] / peer["step_seconds"]["median"]
-        found |= {"jax_over_peer": ratio, "volume_hours": row["volume_hours"] / ratio}
-    return found
-
-
-# What a row of a peer has in common with that of jax before it.
-_SHARED = (
-    "network", "encoder_depth", "method", "precision", "batch", "crop", "extrapolated"
-)  # fmt: skip
+    """The row of a peer with how long ours takes of its step, where both have one."""
+    if "failed" in row or "failed" in peer:
+        return peer
+    ratio = row["step_seconds"]["median"] / peer["step_seconds"]["median"]
+    return peer | {"jax_over_peer": ratio, "volume_hours": row["volume_hours"] / ratio}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -165,11 +188,15 @@ def _line(row: dict[str, Any]) -> str:
         return f"{head} failed: {row['failed']}"
     step = row["step_seconds"]
     text = f"{head} {row['batch']} x {row['crop']}  step {step['median']:.4f} s"
-    text += f" ({step['low']:.4f} to {step['high']:.4f})  volume {row['volume_hours']:.1f} h"
+    text += f" ({step['low']:.4f} to {step['high']:.4f})"
+    if "volume_hours" in row:
+        text += f"  volume {row['volume_hours']:.1f} h"
+    if row["framework"] != "jax" and "jax_over_peer" not in row:
+        return text
     if "jax_over_peer" in row:
         return f"{text}  jax takes {row['jax_over_peer']:.2f} of it"
-    share = f"{row['share_of_matmul']:.0%}" if row["share_of_matmul"] else "unknown"
-    return f"{text}  compilation {row['compile_seconds']:.1f} s  {share} of a matrix product"
+    share = f"{row['share_of_matmul']:.0%} of a matrix product"
+    return f"{text}  compilation {row['compile_seconds']:.1f} s  {share}"
 
 
 def main(argv: list[str]) -> None:
@@ -188,9 +215,14 @@ def main(argv: list[str]) -> None:
         config.cps = dataclasses.replace(
             config.cps, statistics=statistics, vmapped=_VMAPPED.value and is_pair(config)
         )
-        peers = measure_peer(config) if _PEER.value and has_peer(config) else []
-        row = {"config": Path(path).stem, **measure(config, schedule)}
-        found = [row, *(beside(row, peer) for peer in peers)]
+        peers = []
+        if _PEER.value and has_peer(config):
+            peers = measure_peer(config)
+        elif _PEER.value:
+            print(f"{model_name(config.model)}: segmentation_models_pytorch has no such network")
+        shared = describe(config, schedule)
+        row = {"config": Path(path).stem, **attempt(config, schedule)}
+        found = [row, *(beside(row, shared | peer) for peer in peers)]
         for each in found:
             print(_line(each), flush=True)
         rows += found

@@ -24,6 +24,77 @@ def _run(script, *flags):
     )
 
 
+def _python(code, *arguments):
+    """Runs a piece of a program beside the scripts; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT / "benchmarks",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def jobs():
+    """Arguments of the jobs of all presets, by script."""
+    printed = _python(
+        "import json, pathlib, run_all\n"
+        "presets = [getattr(run_all, name) for name in run_all.PRESETS]\n"
+        "jobs = [preset(pathlib.Path('x'), peer=True).values() for preset in presets]\n"
+        "print(json.dumps([job for some in jobs for job in some]))"
+    )
+    found = {}
+    for script, arguments in json.loads(printed):
+        found.setdefault(script, []).append(arguments)
+    return found
+
+
+SCRIPTS = ["convolutions", "data_loading", "inference", "scaling", "train_time"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_take_the_flags_of_every_preset(jobs, script):
+    assert sorted(jobs) == SCRIPTS
+    parsed = _python(
+        "import json, sys\n"
+        "from absl import flags\n"
+        f"import {script}\n"
+        "for arguments in json.loads(sys.argv[1]):\n"
+        "    flags.FLAGS.unparse_flags()\n"
+        "    assert flags.FLAGS(['script', *arguments, '--output=x']) == ['script']\n"
+        "    print(arguments)",
+        json.dumps(jobs[script]),
+    )
+    assert len(parsed.splitlines()) == len(jobs[script])
+
+
+@pytest.mark.parametrize(
+    "device, precision, teraflops, gigabytes",
+    [
+        ("Tesla V100-SXM2-32GB", "float16", 125.0, 900.0),
+        ("Tesla V100-SXM2-32GB", "bfloat16", None, 900.0),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.0, 3350.0),
+        ("NVIDIA H100 PCIe", "bfloat16", 756.0, 2000.0),
+        ("NVIDIA H200 NVL", "float32", 418.0, 4800.0),
+        ("NVIDIA H200", "float32", 494.5, 4800.0),
+        ("cpu", "float32", None, None),
+    ],
+)
+def test_data_sheets_are_those_of_the_very_card(device, precision, teraflops, gigabytes):
+    from recording import datasheet_bytes, datasheet_flops
+
+    assert datasheet_flops(device, precision) == (teraflops and teraflops * 1e12)
+    assert datasheet_bytes(device) == (gigabytes and gigabytes * 1e9)
+
+
+def test_an_unknown_kind_of_scaling_is_refused():
+    done = _run("scaling", "--what=batchs")
+    assert done.returncode != 0 and "must be among batch, crop" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
@@ -43,7 +114,7 @@ def test_results_say_what_was_measured_and_where(results):
     assert row["precision"] == "float16" and row["parameters"] == 269_009
     step = row["step_seconds"]
     assert 0 < step["low"] <= step["median"] <= step["high"] and step["n"] == 2
-    assert 0 < row["share_of_matmul"] < 2
+    assert 0 < row["share_of_matmul"] < 2 and row["share_of_roofline"] is None
     # 1500 steps of 8 crops of 256, from steps of 2 crops of 64: 64 times the pixels.
     hours = row["schedule_steps"] * step["median"] * row["schedule_pixels"] / (2 * 64**2) / 3600
     assert row["extrapolated"] and row["volume_hours"] == pytest.approx(hours)
@@ -67,9 +138,14 @@ def test_what_was_measured_otherwise_is_measured_again(results):
     by_other_code = json.loads(other.read_text())
     code, by_other_code["machine"]["code"] = by_other_code["machine"]["code"], "of another day"
     other.write_text(json.dumps(by_other_code))
+    elsewhere = folder / "scaling.json"
+    found_elsewhere = json.loads(elsewhere.read_text())
+    found_elsewhere["machine"]["processor"] = "another"
+    elsewhere.write_text(json.dumps(found_elsewhere))
     done = _run("run_all", *flags)
-    assert done.returncode == 0 and "4 benchmarks, 2 done before" in done.stdout
+    assert done.returncode == 0 and "4 benchmarks, 1 done before" in done.stdout
     assert json.loads(other.read_text())["machine"]["code"] == code
+    assert json.loads(elsewhere.read_text())["machine"]["processor"] != "another"
     again = json.loads(path.read_text())
     assert again["command"] == found["command"]
     assert again["rows"][0]["step_seconds"] != found["rows"][0]["step_seconds"]
@@ -81,7 +157,9 @@ def test_the_report_has_torch_beside_it_and_notes(results, tmp_path):
     (row,) = result["rows"]
     peer = {**row, "framework": "torch, eager", "parameters": 17, "version": "2.9"}
     failed = {**row, "framework": "torch, compiled", "failed": "InductorError: no compiler"}
-    result["rows"] += [{**peer, "jax_over_peer": 0.75}, failed]
+    keys = ("framework", "network", "encoder_depth", "method", "precision", "batch", "crop")
+    full = {key: row[key] for key in keys} | {"batch": 512, "failed": "RESOURCE_EXHAUSTED: step"}
+    result["rows"] += [{**peer, "jax_over_peer": 0.75}, failed, full]
     (tmp_path / "train.json").write_text(json.dumps(result))
     scaling = json.loads((folder / "scaling.json").read_text())
     scaling["machine"]["device"] = "another"
@@ -93,8 +171,9 @@ def test_the_report_has_torch_beside_it_and_notes(results, tmp_path):
     lines = (tmp_path / "README.md").read_text().splitlines()
     assert any("torch, eager" in line and "0.75" in line and "2.9" in line for line in lines)
     assert any("failed: InductorError: no compiler" in line for line in lines)
+    assert any("512 x 64" in line and "failed: RESOURCE_EXHAUSTED: step" in line for line in lines)
     # Two devices in one folder: each row says its own.
-    assert sum(line.startswith("| small_unet on cpu") for line in lines) == 3
+    assert sum(line.startswith("| small_unet on cpu") for line in lines) == 4
     assert f"{kind} {at} failed: RESOURCE_EXHAUSTED" in lines
     assert lines[-1] == "What the profiler says."
 
@@ -125,7 +204,12 @@ def test_a_benchmark_that_fails_is_named_and_leaves_its_log(tmp_path):
     assert done.returncode == 1
     assert "failed: data_loading" in done.stdout
     assert "Error" in (tmp_path / "data_loading.log").read_text()
-    assert not (tmp_path / "data_loading.json").exists()
+    found = json.loads((tmp_path / "data_loading.json").read_text())
+    assert found["failed"].startswith("exit status 1: ") and "Error" in found["failed"]
+    assert _run("report", f"--results={tmp_path}").returncode == 0
+    text = (tmp_path / "README.md").read_text()
+    assert "**data_loading failed**, exit status 1: " in text
+    assert "python benchmarks/data_loading.py --data=DIR/data" in text
 
 
 def test_an_empty_folder_has_no_report(tmp_path):

@@ -24,7 +24,11 @@ PRODUCT_PIXELS = 2048
 # which that matters.
 ONE_TILE = 64
 TILE_BYTES = 2**18
-THREADED_FLOPS = 5e7
+THREADED_FLOPS = 3e8
+
+
+# Where a form is chosen by the platform.
+platform = jax.default_backend
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -57,7 +61,7 @@ def _conv(
 def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Array:
     """A convolution of stride 1, in the form that is quick on this platform."""
     size = len(kernel)
-    if jax.default_backend() != "cpu" or size == 1 or max(map(max, paddings)) >= size:
+    if platform() != "cpu" or size == 1 or max(map(max, paddings)) >= size:
         return _conv(x, kernel, 1, paddings)
     dy = jax.eval_shape(lambda x, kernel: _conv(x, kernel, 1, paddings), x, kernel)
     idle = _leaves_a_core_idle(x.shape, kernel.shape, dy.shape, x.dtype)
@@ -257,7 +261,7 @@ def grouped_conv2d(
     """
     if groups == 1:
         return conv2d(x, jnp.concatenate(kernels, -1), stride=stride, padding=padding)
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return jnp.concatenate([_conv(x, k, stride, _same(padding), groups) for k in kernels], -1)
     together = min(groups, max(1, -(-DENSE_CHANNELS // kernels[0].shape[2])))
     while groups % together:
