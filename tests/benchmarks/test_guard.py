@@ -30,8 +30,8 @@ STEPS = {
     "cps": ("unetplusplus", DEPTH3, "soft_dice", "cps", 4),
     "cps_cutmix": ("unetplusplus", DEPTH3, "soft_dice", "cps_cutmix", 4),
 }
-# Parameters of all networks trained; GFLOP of convolutions and products as written and gigabytes that it reads and
-# writes once compiled for a CPU, for crops of 64 x 64.
+# Parameters of all networks trained; GFLOP of convolutions and products as written and gigabytes
+# that the step reads and writes once compiled for a CPU, for crops of 64 x 64.
 COUNTS = {
     "small_unet": (269_009, 1.348, 0.1543),
     "resunet": (32_974_401, 30.19, 3.670),

@@ -89,8 +89,16 @@ def test_what_failed_or_was_not_run_is_said():
     assert summary["SSL"]["failed or not run"] == "9" and summary["Net"]["mean 3D Dice"] == "0.500"
     # Seven slices and seed 0, of the two volumes where Net was run.
     assert "2 of 12 comparisons" in tables.summary_table(STUDY, outcomes).caption
-    lost = tables.summary_table(STUDY, [o for o in outcomes if o.cell.method != "SSL"]).rows
-    assert lost[0]["mean 3D Dice"] == "-" and lost[0]["average rank"] == "-"
+
+
+def test_a_method_that_never_succeeds_does_not_empty_the_summary():
+    table = tables.summary_table(STUDY, _all(lambda v, b, m, s: None if m == "SSL" else BETTER[m]))
+    rows = {row["method"]: row for row in table.rows}
+    assert rows["SSL"]["mean 3D Dice"] == rows["SSL"]["average rank"] == "-"
+    assert rows["SSL"]["failed or not run"] == "12"
+    assert [rows[name]["average rank"] for name in ("Net", "SSL + CutMix")] == ["2.00", "1.00"]
+    assert "12 of 12 comparisons" in table.caption
+    assert "(SSL never has one and is not ranked)" in table.caption
 
 
 def test_ranks_share_places():
@@ -136,7 +144,7 @@ def test_a_claim_without_runs_or_with_few_volumes_says_so():
     few = claims.Claim("x", {"A": [0.3] * 9, "B": [0.29] * 9})
     assert few.verdict == "cannot be told from so few volumes" and few.interval is None
     assert "+0.295; ahead in 18 of 18 pairs" in few.sentence()
-    assert claims.Claim("x", {"A": [-0.3, 0.1]}).verdict == "does not show"
+    assert claims.Claim("x", {"A": [-0.3, 0.1]}).verdict == few.verdict
 
 
 def test_claims_and_figures_name_what_failed():

@@ -24,7 +24,7 @@ PRODUCT_PIXELS = 2048
 # which that matters.
 ONE_TILE = 64
 TILE_BYTES = 2**18
-THREADED_FLOPS = 3e8
+THREADED_FLOPS = 1e8
 
 
 # Where a form is chosen by the platform.

@@ -3,11 +3,13 @@
 import csv
 import json
 import os
+import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import vemseg_jax
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
 RESULT = "result.json"
@@ -77,6 +79,9 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
         "jax": jax.__version__,
+        "python": platform.python_version(),
+        "vemseg_jax": vemseg_jax.__version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 

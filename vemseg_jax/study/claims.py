@@ -54,7 +54,7 @@ class Claim:
         """It shows where the whole interval lies above 0, its opposite where it lies below."""
         interval = self.interval
         if interval is None:
-            return TOO_FEW if statistics.mean(self.means) > 0 else NOT_SHOWN
+            return TOO_FEW
         low, high = interval
         return SHOWN if low > 0 else REVERSED if high < 0 else NOT_SHOWN
 

@@ -9,12 +9,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import TRAINING, open_volume
+from vemseg_jax.data.volume import IGNORE, TRAINING, open_volume
 from vemseg_jax.eval.overlay import Outline, Panel, draw_overlay
 from vemseg_jax.study.design import Study, StudyVolume
 from vemseg_jax.study.run import Outcome
 
 DPI = 130
+# Of lines, where there are more methods than colours.
+STYLES = ("-", "--", ":")
 
 
 def _chosen(
@@ -72,8 +74,9 @@ def plot_along(study: Study, outcomes: Sequence[Outcome], path: Path) -> bool:
             ax.text(0.5, 0.5, "no run has ended", ha="center", transform=ax.transAxes)
         for o in chosen:
             dice = _slices(o, structure, roles=("test", "train", "validation"))
-            colour = colours[names.index(o.cell.method) % len(colours)]
-            (line,) = ax.plot(list(dice), list(dice.values()), color=colour, linewidth=1.1)
+            again, place = divmod(names.index(o.cell.method), len(colours))
+            style = {"color": colours[place], "linestyle": STYLES[again % len(STYLES)]}
+            (line,) = ax.plot(list(dice), list(dice.values()), linewidth=1.1, **style)
             drawn[o.cell.method] = line
             assert o.result is not None
             for z in o.result["training_slices"]:
@@ -114,12 +117,17 @@ def draw_worst(
     labels = [f"{structure}_{o.cell.key}" for o in chosen]
     arrays = [opened.image(TRAINING), opened.label(structure, TRAINING)]
     arrays += [opened.label(label, TRAINING) for label in labels]
-    ((_, (image, truth, *predictions)),) = list(read_slices(arrays, [z]))
+    if opened.has_ignore:
+        arrays.append(opened.label(IGNORE, TRAINING))
+    ((_, (image, truth, *rest)),) = list(read_slices(arrays, [z]))
+    predictions = rest[: len(labels)]
+    ignored = rest[-1] != 0 if len(rest) > len(labels) else None
     panels = [
         Panel(
             image=image,
             title=f"{o.cell.method}: Dice {dice[z]:.3f}",
             outlines=[Outline(structure, truth == 1, prediction == 1)],
+            ignored=ignored,
         )
         for o, dice, prediction in zip(chosen, scores, predictions, strict=True)
     ]

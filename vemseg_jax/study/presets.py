@@ -47,7 +47,8 @@ SHORT_NOTE = (
 HELA_NOTE = (
     "HeLa is EMPIAR-10094, region 1656-6756-329. A band along the edge of its central nucleus was"
     " filled in after a prediction; dilated by 3 pixels it is left out of loss and score, which"
-    " flatters every figure of this volume. Its nucleoli have no labels and no score."
+    " flatters every figure of this volume: of the pixels at the edges of nuclei it takes 42 % in"
+    " z 0-149 and 96 % in z 150-194. Its nucleoli have no labels and no score."
 )
 
 

@@ -1,17 +1,17 @@
 """The report of a study: Markdown, CSV files and one HTML page."""
 
 import csv
-import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import vemseg_jax
 from vemseg_jax.config import is_pair
 from vemseg_jax.data.atomic import AtomicDirectory, lock, unlock
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure.measure import measure
 from vemseg_jax.measure.options import Options
+from vemseg_jax.progress import clock
 from vemseg_jax.study import claims, figures, tables
 from vemseg_jax.study.blocks import (
     Block,
@@ -175,14 +175,24 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
         " the structure."
     )
     results = [o.result for o in outcomes if o.result]
-    machines = sorted({f"{r['device']}, {r['cores']} cores, jax {r['jax']}" for r in results}) or [
-        "nothing has run"
-    ]
-    lines.append(
-        f"On {'; '.join(machines)}; Python {platform.python_version()}, vemseg_jax "
-        f"{vemseg_jax.__version__}. Times are those of a machine that others may share."
+    machines = sorted({_machine(result) for result in results}) or ["nothing has run"]
+    lines.append(f"On {'; '.join(machines)}. Times are those of a machine that others may share.")
+    training, predicting = (
+        clock(sum(result[f"{what}_seconds"] for result in results))
+        for what in ("training", "prediction")
     )
+    lines.append(f"All runs together took {training} of training and {predicting} of prediction.")
     return lines
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    """Where and by what a run was made."""
+    text = f"{result['device']}, {result['cores']} cores, jax {result['jax']}"
+    known = [f"{title} {result[key]}" for key, title in _MADE_BY.items() if key in result]
+    return ", ".join([text, *known])
+
+
+_MADE_BY = {"python": "Python", "vemseg_jax": "vemseg_jax", "date": "on"}
 
 
 def _recipe(study: Study, method: Method) -> str:
@@ -258,4 +268,5 @@ def _rendering(
         f"{structure}: {run.cell.method}, {run.cell.budget} labelled slices"
         for structure, run in found.items()
     )
-    return [heading, Picture(folder / "rendering.png", f"{volume.name}, {runs}")]
+    caption = f"{volume.name} as predicted by the runs of the best 3D Dice; {runs}"
+    return [heading, Picture(folder / "rendering.png", caption)]

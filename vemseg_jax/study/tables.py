@@ -107,8 +107,10 @@ def _ties(scores: dict[str, float], score: float) -> int:
 def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     """Table 2: mean, standard deviation and average rank of the 3D Dice over all comparisons."""
     compared = by_comparison(outcomes)
-    names = [method.name for method in study.methods]
-    # All methods are compared on the same volumes, structures, budgets and seeds.
+    # All methods are compared on the same volumes, structures, budgets and seeds. One without any
+    # score would leave none of them.
+    scored = {n for scores in compared.values() for n, score in scores.items() if score is not None}
+    names = [method.name for method in study.methods if method.name in scored]
     whole = [
         {name: score for name, score in scores.items() if score is not None}
         for scores in compared.values()
@@ -118,7 +120,7 @@ def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     rows = []
     for method in study.methods:
         values = [scores.get(method.name) for scores in compared.values()]
-        known_values = [scores[method.name] for scores in whole]
+        known_values = [scores[method.name] for scores in whole if method.name in scored]
         missing = sum(value is None for value in values)
         spread = statistics.stdev(known_values) if len(known_values) > 1 else None
         rows.append(
@@ -129,13 +131,15 @@ def summary_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
                 ),
                 "standard deviation": UNDEFINED if spread is None else f"{spread:.3f}",
                 "average rank": (
-                    f"{statistics.mean(places[method.name]):.2f}" if whole else UNDEFINED
+                    f"{statistics.mean(places[method.name]):.2f}" if known_values else UNDEFINED
                 ),
                 "failed or not run": str(missing),
             }
         )
     note = "over volumes, structures, budgets and seeds: "
     note += f"{len(whole)} of {len(compared)} comparisons, those in which every method has a score"
+    if lacking := [method.name for method in study.methods if method.name not in scored]:
+        note += f" ({', '.join(lacking)} never has one and is not ranked)"
     caption = f"Mean, standard deviation and average rank, {note}"
     return Table("summary", tuple(rows), caption, left=1)
 
