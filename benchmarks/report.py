@@ -297,7 +297,7 @@ which is too much where larger crops take less for each pixel (see the scaling).
 PEER_NOTES = """The same network of segmentation_models_pytorch with the same batch, crop, losses, \
 clip and Adam, in the same process right before ours. Below 1, jax is faster. Our step also cuts \
 and turns its crops and takes metrics; torch has one constant batch. torch counts layers of \
-the encoder that the forward pass never reaches."""
+the encoder that the forward pass never reaches, and keeps what it compiled from run to run."""
 
 INFERENCE_NOTES = """"Reference's scheme": windows of 2048 with an overlap of a half, each brought \
 to the training scale and back by itself. "Window full": the same windows and numbers, batched. \
