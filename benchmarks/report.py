@@ -299,9 +299,10 @@ clip and Adam, in the same process right before ours. Below 1, jax is faster. Ou
 and turns its crops and takes metrics; torch has one constant batch. torch counts layers of \
 the encoder that the forward pass never reaches, and keeps what it compiled from run to run."""
 
-INFERENCE_NOTES = """"Reference's scheme": windows of 2048 with an overlap of a half, each brought \
-to the training scale and back by itself. "Window full": the same windows and numbers, batched. \
-"Window": each slice is shrunk once. "Whole": a slice passes in one piece."""
+INFERENCE_NOTES = """"Reference's scheme": windows of 2048 pixels at every 512, each brought to \
+the training scale and back by itself, averaged. "Window full": the same numbers, with each slice \
+shrunk once and averages taken on the device. "Window": training scale throughout. "Whole": a \
+slice passes once."""
 LOADING_NOTES = """The plain reader opens the TIFF files of a slice and its label for every crop, \
 as the reference's data loader does (deflated files: it inflates them each time)."""
 
