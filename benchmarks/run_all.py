@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from absl import app, flags
-from recording import load_result
+from peers import has_peer
+from recording import load_config, load_result
 
 from vemseg_jax.data.atomic import write_json
 
@@ -37,10 +38,6 @@ TABLE_1 = (
     "ceecnet_v2", "senformer", "ssl_resunet", "ssl_resunet_cutmix", "ssl_unetplusplus",
     "ssl_unetplusplus_cutmix",
 )  # fmt: skip
-# Networks with a twin in segmentation_models_pytorch.
-TWINS = (
-    "unetplusplus", "unetplusplus_cps", "smp_unet", "ssl_unetplusplus", "ssl_unetplusplus_cutmix",
-)  # fmt: skip
 
 # A script and its flags.
 Job = tuple[str, Sequence[str]]
@@ -49,8 +46,9 @@ Job = tuple[str, Sequence[str]]
 def _table_1(configs: Sequence[str], precision: str, *flags: str, peer: bool) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     for name in configs:
-        with_peer = ("--peer=torch",) if peer and name.removesuffix("_small") in TWINS else ()
-        arguments = (f"--configs={CONFIGS / name}.py", f"--precision={precision}", *flags)
+        path = CONFIGS / f"{name}.py"
+        with_peer = ("--peer=torch",) if peer and has_peer(load_config(str(path))) else ()
+        arguments = (f"--configs={path}", f"--precision={precision}", *flags)
         jobs[f"train_{name}_{precision}"] = ("train_time", (*arguments, *with_peer))
     return jobs
 

@@ -189,10 +189,9 @@ def _line(row: dict[str, Any]) -> str:
     step = row["step_seconds"]
     text = f"{head} {row['batch']} x {row['crop']}  step {step['median']:.4f} s"
     text += f" ({step['low']:.4f} to {step['high']:.4f})"
-    if "volume_hours" in row:
-        text += f"  volume {row['volume_hours']:.1f} h"
-    if row["framework"] != "jax" and "jax_over_peer" not in row:
+    if "volume_hours" not in row:  # of a peer, where ours failed
         return text
+    text += f"  volume {row['volume_hours']:.1f} h"
     if "jax_over_peer" in row:
         return f"{text}  jax takes {row['jax_over_peer']:.2f} of it"
     share = f"{row['share_of_matmul']:.0%} of a matrix product"

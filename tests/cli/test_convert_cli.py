@@ -14,18 +14,37 @@ MASK = np.zeros((64, 64), np.uint8)
 MASK[10:30, 20:50] = 1
 MODULE = [sys.executable, "-m", "vemseg_jax.cli.convert"]
 # The same binary, except that slice 3 never gets written.
+# Hangs at slice 3, until an interrupt. Tells when the main thread has long been waiting for it: an
+# interrupt at the very moment at which it begins to would be seen only after that slice.
 HANGING = """
-import time
+import pathlib, signal, sys, time
+stop, waiting = [], pathlib.Path(sys.argv.pop(1))
 from vemseg_jax.data import volume_writer
 write = volume_writer.VolumeWriter.write
 def hang(self, z, plane):
-    while z == 3:
+    while z == 3 and not stop:
         time.sleep(1)
+        waiting.touch()
     write(self, z, plane)
 volume_writer.VolumeWriter.write = hang
 from vemseg_jax.cli.convert import entry
+old = signal.getsignal(signal.SIGINT)
+signal.signal(signal.SIGINT, lambda *a: (stop.append(1), old(*a)))
 entry()
 """
+
+
+def _start(waiting, flags, **pipes):
+    command = [sys.executable, "-c", HANGING, str(waiting), *flags]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, **pipes)
+
+
+def _wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -93,13 +112,9 @@ def test_killed_half_way_and_started_again(tmp_path, flags, overwrite):
     if overwrite:
         assert _run(flags).returncode == 0
         flags = [*flags, "--overwrite"]
-    process = subprocess.Popen([sys.executable, "-c", HANGING, *flags], stdout=subprocess.DEVNULL)
+    process = _start(tmp_path / "waiting", flags)
     try:
-        deadline = time.monotonic() + 60
-        while not (partial / "0" / "c" / "2").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        _wait_for(partial / "0" / "c" / "2", process)
         busy = _run(flags)
         assert busy.returncode == 2
         assert "another process is writing it" in busy.stderr
@@ -117,38 +132,9 @@ def test_killed_half_way_and_started_again(tmp_path, flags, overwrite):
     np.testing.assert_array_equal(open_volume(output).image(FULL).read().result(), IMAGES)
 
 
-# As above, until the interrupt; tells when the main thread has long been waiting for slice 3, as an
-# interrupt at the very moment at which it begins to would be seen only after that slice.
-INTERRUPTIBLE = """
-import pathlib, signal, sys, time
-stop, waiting = [], pathlib.Path(sys.argv.pop(1))
-from vemseg_jax.data import volume_writer
-write = volume_writer.VolumeWriter.write
-def hang(self, z, plane):
-    while z == 3 and not stop:
-        time.sleep(1)
-        waiting.touch()
-    write(self, z, plane)
-volume_writer.VolumeWriter.write = hang
-from vemseg_jax.cli.convert import entry
-old = signal.getsignal(signal.SIGINT)
-signal.signal(signal.SIGINT, lambda *a: (stop.append(1), old(*a)))
-entry()
-"""
-
-
 def test_interrupt_leaves_nothing(tmp_path, flags):
-    process = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, str(tmp_path / "waiting"), *flags],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "waiting").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    process = _start(tmp_path / "waiting", flags, stderr=subprocess.PIPE, text=True)
+    _wait_for(tmp_path / "waiting", process)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -12,8 +12,7 @@ from jax import lax
 # Channels that one dense convolution should have on a CPU, see `grouped_conv2d`.
 DENSE_CHANNELS = 32
 
-# Up to how many channels `_by_blocks` is for, and into how large a batch it cuts
-# an image.
+# Up to how many channels `_by_blocks` is for, and into how large a batch it cuts an image.
 BLOCKED_CHANNELS = 16
 BLOCKED_BATCH = 8
 # FLOPs from which a kernel gradient is quicker by `_by_products`, and how many pixels that takes at
@@ -25,7 +24,6 @@ PRODUCT_PIXELS = 2048
 ONE_TILE = 64
 TILE_BYTES = 2**18
 THREADED_FLOPS = 1e8
-
 
 # Where a form is chosen by the platform.
 platform = jax.default_backend
@@ -63,9 +61,10 @@ def _stride_one(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Arra
     size = len(kernel)
     if platform() != "cpu" or size == 1 or max(map(max, paddings)) >= size:
         return _conv(x, kernel, 1, paddings)
-    dy = jax.eval_shape(lambda x, kernel: _conv(x, kernel, 1, paddings), x, kernel)
-    idle = _leaves_a_core_idle(x.shape, kernel.shape, dy.shape, x.dtype)
-    idle |= _leaves_a_core_idle(dy.shape, _flipped(kernel).shape, x.shape, x.dtype)
+    y = _output_shape(x, kernel, paddings)
+    flipped = *kernel.shape[:2], *kernel.shape[:1:-1]
+    idle = _leaves_a_core_idle(x.shape, kernel.shape, y, x.dtype)
+    idle |= _leaves_a_core_idle(y, flipped, x.shape, x.dtype)
     if not idle and _kernel_gradient(x, kernel, paddings) is _by_xla:
         return _conv(x, kernel, 1, paddings)
     return _conv_on_cpu(x, kernel, paddings)
@@ -89,6 +88,14 @@ def _backward(paddings: Paddings, residuals: tuple, dy: jax.Array) -> tuple:
 
 
 _conv_on_cpu.defvjp(_forward, _backward)
+
+
+def _output_shape(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> tuple[int, ...]:
+    height, width = (
+        n + sum(padding) - taps + 1
+        for n, padding, taps in zip(x.shape[1:3], paddings, kernel.shape[:2], strict=True)
+    )
+    return x.shape[0], height, width, kernel.shape[-1]
 
 
 def _flipped(kernel: jax.Array) -> jax.Array:
@@ -136,11 +143,11 @@ def _on_all_cores(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> jax.Ar
     among threads: with one more row, which is left out again by the loop that reads the result, it
     is 1.1 to 1.9 times as fast where YNNPACK would take one core.
     """
-    y = jax.eval_shape(lambda x, kernel: _conv(x, kernel, 1, paddings), x, kernel)
-    if not _leaves_a_core_idle(x.shape, kernel.shape, y.shape, x.dtype):
+    y = _output_shape(x, kernel, paddings)
+    if not _leaves_a_core_idle(x.shape, kernel.shape, y, x.dtype):
         return _conv(x, kernel, 1, paddings)
     (top, bottom), beside = paddings
-    return _conv(x, kernel, 1, ((top, bottom + 1), beside))[:, : y.shape[1]]
+    return _conv(x, kernel, 1, ((top, bottom + 1), beside))[:, : y[1]]
 
 
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, paddings: Paddings) -> Callable:
@@ -162,10 +169,10 @@ def _by_xla(x: jax.Array, kernel: jax.Array, paddings: Paddings, dy: jax.Array) 
 def _by_products(x: jax.Array, kernel: jax.Array, paddings: Paddings, dy: jax.Array) -> jax.Array:
     """Added up over runs of rows, each a matrix product.
 
-    XLA's CPU code for that gradient takes 5 to 20 times as long as the convolution itself on maps
+    XLA's CPU code for that gradient takes up to 20 times as long as the convolution itself on maps
     of many channels. Shifted copies side by side and one product would need nine times the memory
     of a map, and its traffic; for some rows at a time they stay in the cache: 2 to 5 times as fast
-    (`benchmarks/convolutions.py`).
+    on an Intel Xeon, 1.1 to 1.8 times on an AMD EPYC (`benchmarks/convolutions.py`).
     """
     window = kernel.shape[0], kernel.shape[1]
     if dy.shape[-1] > x.shape[-1]:

@@ -51,7 +51,10 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """It shows where the whole interval lies above 0, its opposite where it lies below."""
+        """It shows where the whole interval lies above 0, its opposite where it lies below.
+
+        Without an interval, that of fewer than three volumes, neither can be told.
+        """
         interval = self.interval
         if interval is None:
             return TOO_FEW

@@ -119,9 +119,8 @@ def draw_worst(
     arrays += [opened.label(label, TRAINING) for label in labels]
     if opened.has_ignore:
         arrays.append(opened.label(IGNORE, TRAINING))
-    ((_, (image, truth, *rest)),) = list(read_slices(arrays, [z]))
-    predictions = rest[: len(labels)]
-    ignored = rest[-1] != 0 if len(rest) > len(labels) else None
+    ((_, (image, truth, *predictions)),) = list(read_slices(arrays, [z]))
+    ignored = predictions.pop() != 0 if opened.has_ignore else None
     panels = [
         Panel(
             image=image,

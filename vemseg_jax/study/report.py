@@ -27,6 +27,8 @@ from vemseg_jax.study.design import Method, Study, schedule, scored_slices, trai
 from vemseg_jax.study.run import Outcome
 
 REPORT, RENDERED = "report", "rendered"
+# Of a result, what made it, and how that is said.
+_MADE_BY = {"python": "Python", "vemseg_jax": "vemseg_jax", "date": "on"}
 
 
 def write_report(study: Study, outcomes: Sequence[Outcome], output: Path, *, command: str) -> Path:
@@ -190,9 +192,6 @@ def _machine(result: Mapping[str, Any]) -> str:
     text = f"{result['device']}, {result['cores']} cores, jax {result['jax']}"
     known = [f"{title} {result[key]}" for key, title in _MADE_BY.items() if key in result]
     return ", ".join([text, *known])
-
-
-_MADE_BY = {"python": "Python", "vemseg_jax": "vemseg_jax", "date": "on"}
 
 
 def _recipe(study: Study, method: Method) -> str:
