@@ -20,12 +20,13 @@ from vemseg_jax.data.label_files import (
 )
 from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
 from vemseg_jax.data.pairing import describe_gaps
+from vemseg_jax.data.physical_size import lengths
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location
-from vemseg_jax.data.tiff import VoxelSize
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, UNLABELLED, plane_shape
 from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume
+from vemseg_jax.data.voxel_size import resolve_voxel_size
 from vemseg_jax.errors import InputError
 from vemseg_jax.progress import track
 
@@ -33,7 +34,6 @@ from vemseg_jax.progress import track
 WORKERS = 3
 # The least at the training scale that a network can do anything with.
 MIN_SIDE = 8
-VOXEL_TOLERANCE = 0.01
 PRINTED_PAIRS = 30
 CLIPPED_SHARE = 0.01
 
@@ -60,6 +60,7 @@ class ConvertOptions:
         slices whatever the file calls them.
       value_range: grey values that become black and white, of types other than 8 and 16 bit
         unsigned.
+      trust_flag: `voxel_size` and `axes` win where the source records something else.
       overwrite: replace an earlier volume when the new one is complete.
     """
 
@@ -74,6 +75,7 @@ class ConvertOptions:
     downsample: int = 4
     axes: str | None = None
     value_range: Range = None
+    trust_flag: bool = False
     overwrite: bool = False
 
 
@@ -109,7 +111,11 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
             f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages"
             " are slices"
         )
-    voxel_size, origin = resolve_voxel_size(source, options.voxel_size)
+    for warning in source.warnings:
+        print(f"warning: {warning}")
+    voxel_size, origin = resolve_voxel_size(
+        source, options.voxel_size, trust_flag=options.trust_flag
+    )
     _check_size(source, options.downsample)
     _print_images(source, voxel_size=voxel_size, origin=origin)
     plans = plan_labels(
@@ -160,39 +166,6 @@ def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
     return kept
 
 
-def resolve_voxel_size(
-    source: SliceSource, given: tuple[float, float, float] | None
-) -> tuple[tuple[float, float, float], str]:
-    """The voxel size in nm, zyx, and where it comes from.
-
-    Raises:
-      InputError: neither given nor recorded, or the two differ by more than 1 %.
-    """
-    recorded: VoxelSize = source.voxel_size
-    z, y, x = recorded
-    if given is None:
-        if z is None or y is None or x is None:
-            known = "" if z == y == x else f" completely (z, y, x = {_lengths(recorded)})"
-            raise InputError(
-                f"{source.path}: does not record its voxel size{known}; give it in nm as z,y,x,"
-                " such as --voxel_size=50,10,10"
-            )
-        return (z, y, x), "the source"
-    if not all(0 < size < float("inf") for size in given):
-        raise InputError(f"--voxel_size={_lengths(given)}: must be three positive lengths in nm")
-    for length, own in zip(given, recorded, strict=True):
-        if own is not None and abs(length - own) > VOXEL_TOLERANCE * own:
-            raise InputError(
-                f"--voxel_size={_lengths(given)}: {source.path} records {_lengths(recorded)} nm (z,"
-                " y, x); leave the flag out or correct the file"
-            )
-    return given, "--voxel_size"
-
-
-def _lengths(sizes: Sequence[float | None]) -> str:
-    return ",".join("?" if size is None else f"{size:.6g}" for size in sizes)
-
-
 def _check_apart(output: Path, path: Location) -> None:
     if isinstance(path, Path) and output.resolve() == path.resolve():
         raise InputError(f"{output}: is also the source; choose another output")
@@ -227,7 +200,7 @@ def _print_images(
     if source.ignored:
         print(f"            {source.ignored} other entries of the folder are not used")
     print(f"axes        zyx ({source.axes_from})")
-    print(f"voxel size  {_lengths(voxel_size)} nm, z,y,x (from {origin})")
+    print(f"voxel size  {lengths(voxel_size)} nm, z,y,x (from {origin})")
     warning = describe_gaps(source.names) if source.has_files else None
     if warning:
         print(f"warning: {warning}; the slices are stacked as they are")

@@ -11,9 +11,9 @@ import tensorstore as ts
 import yaozarrs
 
 from vemseg_jax.data.axes import arrange, resolve_axes
+from vemseg_jax.data.physical_size import nanometres
 from vemseg_jax.data.slice_source import SliceSource, numbered
 from vemseg_jax.data.stores import Store
-from vemseg_jax.data.tiff import nanometres
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
 

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from vemseg_jax.data.axes import SPATIAL, check_shape, resolve_axes
+from vemseg_jax.data.physical_size import nanometres
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
-from vemseg_jax.data.tiff import nanometres
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
 
