@@ -111,8 +111,6 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
             f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages"
             " are slices"
         )
-    for warning in source.warnings:
-        print(f"warning: {warning}")
     voxel_size, origin = resolve_voxel_size(
         source, options.voxel_size, trust_flag=options.trust_flag
     )

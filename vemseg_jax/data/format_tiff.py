@@ -5,6 +5,7 @@ from pathlib import Path
 from natsort import natsorted
 
 from vemseg_jax.data import tiff, tiff_size
+from vemseg_jax.data.axes import Axes, given_axes
 from vemseg_jax.data.physical_size import Recorded
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.value_range import make_value_range
@@ -98,7 +99,7 @@ def open_folder(folder: Path, *, label: bool, value_range: Range) -> SliceSource
     )
 
 
-def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+def open_stack(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     """A TIFF file whose pages are slices.
 
     Raises:
@@ -121,16 +122,17 @@ def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range)
     )
 
 
-def _stack_axes(recorded: str | None, given: str | None, *, label: bool) -> str | None:
-    if given is not None and not label and given != "zyx":
+def _stack_axes(recorded: str | None, given: Axes, *, label: bool) -> str | None:
+    text, flag, _, only_missing = given_axes(given)
+    if text not in (None, "zyx") and not only_missing:
         raise InputError(
-            f"--axes={given}: only zyx can be read from a TIFF stack; reorder the file's axes to"
+            f"--{flag}={text}: only zyx can be read from a TIFF stack; reorder the file's axes to"
             " zyx"
         )
     if recorded is not None and recorded.endswith("zyx"):
         return f"recorded as {recorded}"
-    if given is not None:
-        return f"--axes, recorded as {recorded or 'nothing'}"
+    if text == "zyx":
+        return f"--{flag}, recorded as {recorded or 'nothing'}"
     if recorded is None:
         return "assumed, pages are slices; the file records none"
     return f"taken as slices, recorded as {recorded}" if label else None

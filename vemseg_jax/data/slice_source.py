@@ -35,7 +35,6 @@ class SliceSource:
         the source records no position.
       offset_is_certain: whether all programs that write the format mean the same by it.
       size_note: what of the recorded size or position cannot be used, for people.
-      warnings: what the user should know of how the source was understood.
     """
 
     path: Path | str
@@ -50,7 +49,6 @@ class SliceSource:
     offset: Offset | None = None
     offset_is_certain: bool = True
     size_note: str = ""
-    warnings: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
