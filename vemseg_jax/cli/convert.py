@@ -19,7 +19,9 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "The OME-Zarr volume to make, such as vol.zarr.", required=True
 )
 _VOXEL_SIZE = flags.DEFINE_list(
-    "voxel_size", None, "z,y,x in nm, such as 50,10,10; needed where the source records none."
+    "voxel_size",
+    None,
+    "z,y,x in nm, such as 50,10,10; needed where the source records none, or in no unit of length.",
 )
 _LABELS = flags.DEFINE_multi_string(
     "labels",
@@ -58,7 +60,29 @@ _AXES = flags.DEFINE_string(
     "axes",
     None,
     "Which dimension is which, in the order in which the format lists them, such as zyx, where it"
-    " is not recorded; zyx also takes the pages of a TIFF stack as slices whatever it calls them.",
+    " is not recorded, such as xyz of an HDF5 file from MATLAB; zyx also takes the pages of a TIFF"
+    " stack as slices whatever it calls them.",
+)
+_LABELS_AXES = flags.DEFINE_multi_string(
+    "labels_axes",
+    [],
+    "As --axes, of labels that do not record them: xyz for all of them, or NAME=xyz for one"
+    " structure (ignore=xyz for the ignore mask). Without it, --axes counts for such labels where"
+    " only one order fits the shape of the images.",
+)
+_LABELS_OFFSET = flags.DEFINE_multi_string(
+    "labels_offset",
+    [],
+    "Where the first voxel of a label stack lies in the images, z,y,x in voxels: 8,64,64 for all"
+    " stacks, or NAME=8,64,64 for one (ignore=8,64,64 for the ignore mask). Counts whatever the"
+    " files record; 0,0,0 lays it on the first voxel. What it does not cover is unlabelled.",
+)
+_TRUST_FLAG = flags.DEFINE_bool(
+    "trust_flag",
+    False,
+    "Where files record another voxel size or other axes than --voxel_size, --axes and"
+    " --labels_axes say, or labels another voxel size than the images, take what the flags say (of"
+    " labels, the images' voxel size), with a warning. Without it, such files are refused.",
 )
 _VALUE_RANGE = flags.DEFINE_list(
     "value_range",
@@ -128,6 +152,36 @@ def _unlabelled_values(texts: list[str]) -> dict[str, int]:
     return values
 
 
+def _by_name(texts: list[str], *, flag: str, example: str) -> dict[str, str]:
+    """Values by the structure named in front of them, `ALL` where none is."""
+    from vemseg_jax.data.label_placing import ALL
+
+    values: dict[str, str] = {}
+    for text in texts:
+        name, value = ALL, text.strip()
+        if "=" in text:
+            name, value = _name_and_rest(text, flag=flag, example=f"nuclei={example}")
+        if name in values:
+            of = f"of {name}" if name else "of all labels"
+            raise InputError(f"--{flag}={text}: that {of} is given twice; give it once")
+        values[name] = value
+    return values
+
+
+def _offsets(texts: list[str]) -> dict[str, tuple[int, int, int]]:
+    offsets: dict[str, tuple[int, int, int]] = {}
+    for name, text in _by_name(texts, flag="labels_offset", example="8,64,64").items():
+        try:
+            z, y, x = (int(part) for part in text.split(","))
+        except ValueError:
+            raise InputError(
+                f"--labels_offset={text}: must be three whole numbers of voxels, z,y,x, such as"
+                " 8,64,64 or nuclei=8,64,64"
+            ) from None
+        offsets[name] = (z, y, x)
+    return offsets
+
+
 def _value_range(texts: list[str] | None) -> tuple[float, float] | None:
     if texts is None:
         return None
@@ -160,6 +214,9 @@ def main() -> None:
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),
             axes=_AXES.value,
+            labels_axes=_by_name(_LABELS_AXES.value, flag="labels_axes", example="zyx"),
+            labels_offset=_offsets(_LABELS_OFFSET.value),
+            trust_flag=_TRUST_FLAG.value,
             value_range=_value_range(_VALUE_RANGE.value),
             overwrite=_OVERWRITE.value,
         ),

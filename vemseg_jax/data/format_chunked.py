@@ -60,8 +60,8 @@ def find_array(store: Store) -> Found | None:
     if info is not None and "scales" in info:
         return _precomputed(store, info)
     n5 = store.json("attributes.json")
-    if n5 is not None:
-        return _n5(store, n5)
+    if n5 is not None or store.read("s0/attributes.json") is not None:
+        return _n5(store, n5 or {})
     return None
 
 

@@ -131,7 +131,7 @@ def _stack_axes(recorded: str | None, given: Axes, *, label: bool) -> str | None
         )
     if recorded is not None and recorded.endswith("zyx"):
         return f"recorded as {recorded}"
-    if text == "zyx":
+    if text == "zyx" and not only_missing:
         return f"--{flag}, recorded as {recorded or 'nothing'}"
     if recorded is None:
         return "assumed, pages are slices; the file records none"
