@@ -110,7 +110,7 @@ def of_n5(attributes: Mapping[str, Any], group: Mapping[str, Any], *, name: str,
         known = _scale_of(group)
     axes = letters(attributes.get("axes")) or letters(group.get("axes"))
     if not known:
-        return Grid(axes, note="")
+        return Grid(axes, (), _bare_offset(attributes, rank))
     scale, units, origin = known
     origin = attributes.get("offset", origin)
     factors = _factors(attributes, group if shared else {}, int(level[1]) if level else 0, rank)
@@ -131,7 +131,7 @@ def of_attributes(attributes: Mapping[str, Any], axes: str | None, rank: int) ->
         return own._replace(axes=axes or own.axes)
     known = _scale_of(attributes)
     if not known:
-        return Grid(axes)
+        return Grid(axes, (), _bare_offset(attributes, rank))
     scale, units, origin = known
     return _grid(axes, scale, _listed_units(units, rank), origin, rank=rank)
 
@@ -189,6 +189,12 @@ def _scale_of(attributes: Mapping[str, Any]) -> tuple[list[Any], object, object]
         if sizes := _list(attributes.get(key)):
             return sizes, units, origin
     return None
+
+
+def _bare_offset(attributes: Mapping[str, Any], rank: int) -> tuple[float, ...]:
+    """An offset beside no voxel size: only 0 says anything in voxels."""
+    listed = _list(attributes.get("offset")) or []
+    return tuple(offset_in_voxels(value, None) for value in listed) if len(listed) == rank else ()
 
 
 def _factors(

@@ -1,5 +1,6 @@
 """Conversion of a stack of slices and its labels to a volume."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -176,6 +177,8 @@ def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
         "axes_from": source.axes_from,
         "voxel_size_from": voxel_size_from,
     }
+    if source.offset is not None and all(map(math.isfinite, source.offset)):
+        kept["source_offset_voxels"] = list(source.offset)
     if source.value_range is not None:
         kept["value_range"] = [source.value_range.low, source.value_range.high]
         kept["stored_dtype"] = str(source.stored_dtype)

@@ -3,14 +3,11 @@
 Local folders and, through tensorstore's stores, `gs://`, `s3://` and `http(s)://`.
 """
 
-import re
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
-import yaozarrs
 
 from vemseg_jax.data.axes import Axes, arrange, resolve_axes
 from vemseg_jax.data.chunked_size import (
@@ -19,8 +16,8 @@ from vemseg_jax.data.chunked_size import (
     of_attributes,
     of_n5,
     of_precomputed,
-    of_transformations,
 )
+from vemseg_jax.data.ome_size import grid_of, grid_of_array, read_multiscale
 from vemseg_jax.data.slice_source import SliceSource, numbered
 from vemseg_jax.data.stores import Location, Store
 from vemseg_jax.data.value_range import make_value_range
@@ -44,13 +41,15 @@ def find_array(store: Store) -> Found | None:
     if group is not None:
         attributes = group.get("attributes") or {}
         if group.get("node_type") == "array":
-            return _plain(store.open("zarr3"), attributes, group.get("dimension_names"))
+            names = group.get("dimension_names")
+            return _plain(store, store.open("zarr3"), attributes, names, "zarr3")
         if isinstance(attributes.get("ome"), dict) and "multiscales" in attributes["ome"]:
             return _ome(store, attributes["ome"], "zarr3")
         raise _no_array(store, "a Zarr group without multiscales")
     if store.read(".zarray") is not None:
         attributes = store.json(".zattrs") or {}
-        return _plain(store.open("zarr"), attributes, attributes.get("_ARRAY_DIMENSIONS"))
+        names = attributes.get("_ARRAY_DIMENSIONS")
+        return _plain(store, store.open("zarr"), attributes, names, "zarr")
     attributes = store.json(".zattrs")
     if attributes is not None and "multiscales" in attributes:
         return _ome(store, attributes, "zarr")
@@ -115,8 +114,18 @@ def _no_array(store: Store, what: str) -> InputError:
     )
 
 
-def _plain(array: ts.TensorStore, attributes: dict[str, Any], names: object) -> Found:
-    """A Zarr array by itself, with what attributes of other projects say of it."""
+def _plain(
+    store: Store, array: ts.TensorStore, attributes: dict[str, Any], names: object, driver: str
+) -> Found:
+    """A Zarr array by itself: of the image around it, or with its own attributes."""
+    above, name = _above(store)
+    marks = above.json("zarr.json" if driver == "zarr3" else ".zattrs") if above else None
+    if driver == "zarr3":
+        marks = ((marks or {}).get("attributes") or {}).get("ome")
+    if above is not None and isinstance(marks, dict) and "multiscales" in marks:
+        grid = grid_of_array(above.path, name, marks, driver)
+        if grid is not None and grid.axes is not None and len(grid.axes) == array.rank:
+            return Found(array, grid)
     axes = letters(names) or letters(attributes.get("axis_names"))
     if axes is not None and len(axes) != array.rank:
         axes = None
@@ -125,38 +134,14 @@ def _plain(array: ts.TensorStore, attributes: dict[str, Any], names: object) -> 
 
 def _ome(store: Store, attributes: dict[str, Any], driver: str) -> Found:
     """Level 0 of an OME-Zarr 0.4 or 0.5 image."""
-    model = yaozarrs.v05.Image if driver == "zarr3" else yaozarrs.v04.Image
-    try:
-        with warnings.catch_warnings():
-            # Units that it does not know are judged here.
-            warnings.simplefilter("ignore")
-            image: Any = model.model_validate(attributes)
-        multiscale = image.multiscales[0]
-        dataset = multiscale.datasets[0]
-    except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    multiscale = read_multiscale(store.path, attributes, driver)
+    array = store.open(driver, multiscale.datasets[0].path)
+    grid = grid_of(multiscale)
+    if grid.axes is None or len(grid.axes) != array.rank:
         raise InputError(
-            f"{store.path}: not an OME-Zarr 0.4 or 0.5 image ({_reason(error)}); give the"
-            " directory whose metadata has multiscales"
-        ) from error
-    array = store.open(driver, dataset.path)
-    names = "".join(axis.name.lower() for axis in multiscale.axes)
-    if len(names) != array.rank:
-        raise InputError(f"{store.path}: {array.rank} dimensions, but axes {names} are recorded")
-    steps = [
-        *dataset.coordinateTransformations,
-        *(multiscale.coordinateTransformations or ()),
-    ]
-    units = [axis.unit for axis in multiscale.axes]
-    return Found(array, of_transformations(names, units, [step.model_dump() for step in steps]))
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong first, and where, of an error of pydantic; of others what they say."""
-    listed = getattr(error, "errors", None)
-    if callable(listed):
-        first = listed()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
-    return str(error).split("\n")[0][:120]
+            f"{store.path}: {array.rank} dimensions, but axes {grid.axes} are recorded"
+        )
+    return Found(array, grid)
 
 
 def _precomputed(store: Store, info: dict[str, Any]) -> Found:
@@ -174,7 +159,8 @@ def _n5(store: Store, attributes: dict[str, Any]) -> Found:
     """An N5 dataset, or level s0 of a group of them, whose first axis varies fastest."""
     if "dimensions" in attributes:
         array = store.open("n5")
-        group, name = _n5_group(store)
+        above, name = _above(store)
+        group = (above.json("attributes.json") if above else None) or {}
         return Found(array, of_n5(attributes, group, name=name, rank=array.rank))
     inner = store.json("s0/attributes.json")
     if inner is None or "dimensions" not in inner:
@@ -183,14 +169,18 @@ def _n5(store: Store, attributes: dict[str, Any]) -> Found:
     return Found(array, of_n5(inner, attributes, name="s0", rank=array.rank))
 
 
-def _n5_group(store: Store) -> tuple[dict[str, Any], str]:
-    """The attributes of the group that holds an N5 dataset, and the dataset's name in it."""
+def _above(store: Store) -> tuple[Store | None, str]:
+    """What lies around an array, and the array's name in it; None where it cannot be reached."""
+    parent: Location
     if isinstance(store.path, Path):
         path = store.path.absolute()
-        parent: Location = path.parent
-        name = path.name
+        parent, name = path.parent, path.name
     else:
         parent, _, name = store.path.rstrip("/").rpartition("/")
-    if re.fullmatch(r"s\d+", name) is None:
-        return {}, name
-    return Store(parent).json("attributes.json") or {}, name
+    try:
+        above = Store(parent)
+        above.read("zarr.json")
+    except InputError:
+        # A server may show the array alone.
+        return None, name
+    return above, name

@@ -188,7 +188,10 @@ class LabelPlacing:
             f" {_voxel(theirs)}"
         )
         if not all(math.isfinite(step) for step in (z, y, x)):
-            raise InputError(f"{said}; {_WAYS_OUT}")
+            raise InputError(
+                f"{source.path}: it or the images record a position that is no number of voxels"
+                f" (a size or unit beside it is missing); {_WAYS_OUT}"
+            )
         if not (source.offset_is_certain and self.images.offset_is_certain):
             raise InputError(f"{said}, and programs differ in what they mean by it; {_WAYS_OUT}")
         whole = (round(z), round(y), round(x))

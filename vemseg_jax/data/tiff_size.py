@@ -9,7 +9,6 @@ from vemseg_jax.data.physical_size import (
     NOT_RECORDED,
     Offset,
     Recorded,
-    VoxelSize,
     nanometres,
     nm_per_unit,
     unit_note,
@@ -107,5 +106,8 @@ def _ome(xml: str) -> Recorded:
     units = [element.get(f"PhysicalSize{axis}Unit", "µm") for axis in "ZYX"]
     values = [element.get(f"PhysicalSize{axis}") for axis in "ZYX"]
     z, y, x = (nanometres(v, u) for v, u in zip(values, units, strict=True))
-    size: VoxelSize = (z, y, x)
-    return Recorded(size, None, unit_note(units))
+    note = unit_note(units)
+    unusable = [v for v, n in zip(values, (z, y, x), strict=True) if v is not None and n is None]
+    if unusable and not note:
+        note = f"a PhysicalSize is {unusable[0]}"
+    return Recorded((z, y, x), None, note)
