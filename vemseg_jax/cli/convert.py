@@ -5,6 +5,8 @@ from pathlib import Path
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.by_structure import by_structure, parse_offsets
+from vemseg_jax.cli.by_structure import name_and_rest as _name_and_rest
 from vemseg_jax.cli.ranges import parse_slices
 from vemseg_jax.errors import InputError
 
@@ -95,13 +97,6 @@ _OVERWRITE = flags.DEFINE_bool(
 )
 
 
-def _name_and_rest(text: str, *, flag: str, example: str) -> tuple[str, str]:
-    name, equals, rest = (part.strip() for part in text.partition("="))
-    if not (name and equals and rest):
-        raise InputError(f"--{flag}={text}: must be like {example}")
-    return name, rest
-
-
 def _voxel_size(texts: list[str] | None) -> tuple[float, float, float] | None:
     if texts is None:
         return None
@@ -152,36 +147,6 @@ def _unlabelled_values(texts: list[str]) -> dict[str, int]:
     return values
 
 
-def _by_name(texts: list[str], *, flag: str, example: str) -> dict[str, str]:
-    """Values by the structure named in front of them, `ALL` where none is."""
-    from vemseg_jax.data.label_placing import ALL
-
-    values: dict[str, str] = {}
-    for text in texts:
-        name, value = ALL, text.strip()
-        if "=" in text:
-            name, value = _name_and_rest(text, flag=flag, example=f"nuclei={example}")
-        if name in values:
-            of = f"of {name}" if name else "of all labels"
-            raise InputError(f"--{flag}={text}: that {of} is given twice; give it once")
-        values[name] = value
-    return values
-
-
-def _offsets(texts: list[str]) -> dict[str, tuple[int, int, int]]:
-    offsets: dict[str, tuple[int, int, int]] = {}
-    for name, text in _by_name(texts, flag="labels_offset", example="8,64,64").items():
-        try:
-            z, y, x = (int(part) for part in text.split(","))
-        except ValueError:
-            raise InputError(
-                f"--labels_offset={text}: must be three whole numbers of voxels, z,y,x, such as"
-                " 8,64,64 or nuclei=8,64,64"
-            ) from None
-        offsets[name] = (z, y, x)
-    return offsets
-
-
 def _value_range(texts: list[str] | None) -> tuple[float, float] | None:
     if texts is None:
         return None
@@ -214,8 +179,8 @@ def main() -> None:
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),
             axes=_AXES.value,
-            labels_axes=_by_name(_LABELS_AXES.value, flag="labels_axes", example="zyx"),
-            labels_offset=_offsets(_LABELS_OFFSET.value),
+            labels_axes=by_structure(_LABELS_AXES.value, flag="labels_axes", example="zyx"),
+            labels_offset=parse_offsets(_LABELS_OFFSET.value),
             trust_flag=_TRUST_FLAG.value,
             value_range=_value_range(_VALUE_RANGE.value),
             overwrite=_OVERWRITE.value,

@@ -21,12 +21,14 @@ class Grid(NamedTuple):
       offsets: of the first voxel in voxels; nan where the record cannot be used; empty where not
         recorded.
       note: why sizes are not read, for people.
+      scale: the sizes as numbers of whatever unit; empty where not recorded.
     """
 
     axes: str | None = None
     sizes: tuple[float | None, ...] = ()
     offsets: tuple[float, ...] = ()
     note: str = ""
+    scale: tuple[float, ...] = ()
 
     def recorded(self, axes: str) -> Recorded:
         """Sizes and offset as zyx.
@@ -40,11 +42,19 @@ class Grid(NamedTuple):
             return Recorded(note=OTHERWISE)
         at = [axes.index(name) for name in _SPATIAL]
         z, y, x = (self.sizes[i] for i in at) if self.sizes else (None, None, None)
-        note = self.note if None in (z, y, x) else ""
-        if not self.offsets:
-            return Recorded((z, y, x), None, note)
-        first = [self.offsets[i] for i in at]
-        return Recorded((z, y, x), (first[0], first[1], first[2]), note)
+        offset = _picked(self.offsets, at)
+        if None not in (z, y, x):
+            return Recorded((z, y, x), offset)
+        scale = _picked(self.scale, at)
+        # 1 is what programs write that know none.
+        known = scale is not None and min(scale) > 0 and max(scale) < math.inf
+        bare = scale if known and scale != (1, 1, 1) and z is y is x is None else None
+        return Recorded((z, y, x), offset, self.note, bare)
+
+
+def _picked(values: tuple[float, ...], at: list[int]) -> tuple[float, float, float] | None:
+    z, y, x = (values[i] for i in at) if values else (None, None, None)
+    return None if z is None or y is None or x is None else (z, y, x)
 
 
 def of_transformations(
@@ -172,7 +182,7 @@ def _is_fortran(attributes: Mapping[str, Any]) -> bool:
 
 def _reverse(grid: Grid) -> Grid:
     axes = grid.axes[::-1] if grid.axes else None
-    return Grid(axes, grid.sizes[::-1], grid.offsets[::-1], grid.note)
+    return Grid(axes, grid.sizes[::-1], grid.offsets[::-1], grid.note, grid.scale[::-1])
 
 
 def _scale_of(attributes: Mapping[str, Any]) -> tuple[list[Any], object, object] | None:
@@ -249,4 +259,4 @@ def _grid(
     sizes = tuple(nanometres(s, u) for s, u in zip(scale, units, strict=True))
     offsets = tuple(offset_in_voxels(p, s) for p, s in zip(position, scale, strict=True))
     note = unit_note(units) or f"its voxel size is {', '.join(str(s) for s in scale)}"
-    return Grid(axes, sizes, offsets, note)
+    return Grid(axes, sizes, offsets, note, tuple(_times(s, 1) for s in scale))

@@ -101,6 +101,7 @@ def open_chunked(
         axes_from=origin,
         value_range=mapped,
         offset=recorded.offset,
+        bare_size=recorded.bare,
         size_note=recorded.note,
     )
 

@@ -121,6 +121,7 @@ def _open(
         axes_from=origin,
         value_range=None if label else make_value_range(path, dtype, value_range),
         offset=size.offset,
+        bare_size=size.bare,
         size_note=size.note,
     )
 

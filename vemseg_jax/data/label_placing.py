@@ -8,7 +8,7 @@ import numpy as np
 
 from vemseg_jax.data.axes import GivenAxes
 from vemseg_jax.data.formats import open_source
-from vemseg_jax.data.physical_size import lengths
+from vemseg_jax.data.physical_size import VoxelSize, lengths
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location
 from vemseg_jax.data.volume import IGNORE
@@ -212,20 +212,26 @@ class LabelPlacing:
 
     def _check_voxels(self, source: SliceSource) -> None:
         own, theirs = source.voxel_size, self.images.voxel_size
-        agree = all(same_length(a, b) for a, b in zip(own, theirs, strict=True))
-        if all(same_length(a, b) for a, b in zip(own, self.voxel_size, strict=True)):
+        if source.bare_size is not None and self.images.bare_size is not None:
+            own, theirs, unit = source.bare_size, self.images.bare_size, "of no unit"
+            taken, matters = theirs, True
+        else:
+            taken, unit, matters = self.voxel_size, "nm", None not in theirs
+        if _same(own, taken) or (matters and _same(own, theirs)):
             return
-        if agree and None not in theirs:
-            return
-        said = f"{source.path} records voxels of {lengths(own)} nm (z,y,x)"
-        if self.trust_flag or agree:
-            print(f"warning: {said}; those of the images are taken, {lengths(self.voxel_size)} nm")
+        said = f"{source.path} records voxels of {lengths(own)} {unit} (z,y,x)"
+        if self.trust_flag or _same(own, theirs):
+            print(f"warning: {said}; those of the images are taken, {lengths(taken)} {unit}")
             return
         raise InputError(
-            f"{said}, the images {self.images.path} have {lengths(self.voxel_size)} nm; resample"
-            " the labels to the voxels of the images, or add --trust_flag if what the labels"
-            " record is wrong"
+            f"{said}, the images {self.images.path} have {lengths(taken)} {unit}; resample the"
+            " labels to the voxels of the images, or add --trust_flag if what the labels record"
+            " is wrong"
         )
+
+
+def _same(own: VoxelSize, theirs: VoxelSize) -> bool:
+    return all(same_length(a, b) for a, b in zip(own, theirs, strict=True))
 
 
 _WAYS_OUT = (

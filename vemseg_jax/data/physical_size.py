@@ -62,11 +62,13 @@ class Recorded(NamedTuple):
       size: nm, zyx.
       offset: of the first voxel in voxels, zyx; None where no position is recorded.
       note: what of a record cannot be used and why, for people; empty where there is nothing.
+      bare: the numbers of a size without a unit of length, zyx; None where there are none.
     """
 
     size: VoxelSize = NOT_RECORDED
     offset: Offset | None = None
     note: str = ""
+    bare: Offset | None = None
 
 
 def nm_per_unit(unit: object) -> float | None:

@@ -34,6 +34,7 @@ class SliceSource:
       offset: of the first voxel, in voxels, zyx; nan where the record cannot be used; None where
         the source records no position.
       offset_is_certain: whether all programs that write the format mean the same by it.
+      bare_size: the numbers of a voxel size without a unit of length, zyx; None without.
       size_note: what of the recorded size or position cannot be used, for people.
     """
 
@@ -48,6 +49,7 @@ class SliceSource:
     value_range: ValueRange | None = None
     offset: Offset | None = None
     offset_is_certain: bool = True
+    bare_size: Offset | None = None
     size_note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
