@@ -4,7 +4,9 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from vemseg_jax.data import tiff
+from vemseg_jax.data import tiff, tiff_size
+from vemseg_jax.data.axes import Axes, given_axes
+from vemseg_jax.data.physical_size import Recorded
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
@@ -49,8 +51,10 @@ def open_files(
       InputError: files of several pages, of different shape or type, or unusable ones.
     """
     first: tiff.TiffHeader | None = None
+    recorded: list[Recorded] = []
     for file in files:
         header = tiff.read_header(file, label=label, ranged=value_range is not None)
+        recorded.append(header.recorded)
         if header.shape[0] != 1:
             raise InputError(
                 f"{file}: {header.shape[0]} pages; one slice per file is needed here, a stack is"
@@ -65,6 +69,7 @@ def open_files(
             )
     assert first is not None
     shape = (len(files), *first.shape[1:])
+    common = tiff_size.common(recorded)
     return SliceSource(
         path=folder,
         array=virtual_array(
@@ -72,7 +77,8 @@ def open_files(
         ),
         names=tuple(names),
         has_files=True,
-        voxel_size=first.voxel_size,
+        voxel_size=common.size,
+        size_note=common.note,
         axes=None,
         axes_from="one file per slice, in natural order",
         ignored=ignored,
@@ -93,7 +99,7 @@ def open_folder(folder: Path, *, label: bool, value_range: Range) -> SliceSource
     )
 
 
-def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+def open_stack(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     """A TIFF file whose pages are slices.
 
     Raises:
@@ -108,22 +114,25 @@ def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range)
         names=numbered(header.shape[0]),
         has_files=False,
         voxel_size=header.voxel_size,
+        offset=header.offset,
+        size_note=header.size_note,
         axes=header.axes,
         axes_from=_stack_axes(header.axes, axes, label=label),
         value_range=None if label else make_value_range(path, header.dtype, value_range),
     )
 
 
-def _stack_axes(recorded: str | None, given: str | None, *, label: bool) -> str | None:
-    if given is not None and not label and given != "zyx":
+def _stack_axes(recorded: str | None, given: Axes, *, label: bool) -> str | None:
+    text, flag, _, only_missing = given_axes(given)
+    if text not in (None, "zyx") and not only_missing:
         raise InputError(
-            f"--axes={given}: only zyx can be read from a TIFF stack; reorder the file's axes to"
+            f"--{flag}={text}: only zyx can be read from a TIFF stack; reorder the file's axes to"
             " zyx"
         )
     if recorded is not None and recorded.endswith("zyx"):
         return f"recorded as {recorded}"
-    if given is not None:
-        return f"--axes, recorded as {recorded or 'nothing'}"
+    if text == "zyx" and not only_missing:
+        return f"--{flag}, recorded as {recorded or 'nothing'}"
     if recorded is None:
         return "assumed, pages are slices; the file records none"
     return f"taken as slices, recorded as {recorded}" if label else None

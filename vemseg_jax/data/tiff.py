@@ -6,66 +6,38 @@ import struct
 import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
+from vemseg_jax.data import tiff_size
+from vemseg_jax.data.physical_size import Offset, Recorded, VoxelSize
 from vemseg_jax.errors import InputError
 
 # Whatever it warns of is checked here and raised as an error that names the file.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
-VoxelSize = tuple[float | None, float | None, float | None]
 MAX_PIXELS = 2**31
-
-_NM = {
-    "nm": 1.0,
-    "um": 1e3,
-    "µm": 1e3,
-    "μm": 1e3,
-    "\\u00b5m": 1e3,
-    "mm": 1e6,
-    "cm": 1e7,
-    "m": 1e9,
-    "å": 0.1,
-    "a": 0.1,
-    "pm": 1e-3,
-    "nanometer": 1.0,
-    "nanometre": 1.0,
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "micrometre": 1e3,
-    "millimeter": 1e6,
-    "centimeter": 1e7,
-    "meter": 1e9,
-    "angstrom": 0.1,
-    "picometer": 1e-3,
-}
 
 
 class TiffHeader(NamedTuple):
     """What the headers of a TIFF file say.
 
     `axes` is None unless the file records what its pages are; `voxel_size` is nm, zyx, None
-    where it is not recorded.
+    where it is not recorded; `offset` and `size_note` are as in `Recorded`.
     """
 
     shape: tuple[int, int, int]
     dtype: np.dtype
     axes: str | None
     voxel_size: VoxelSize
+    offset: Offset | None = None
+    size_note: str = ""
 
-
-def nanometres(value: object, unit: object) -> float | None:
-    """A recorded length in nm; None where value or unit make no sense."""
-    factor = _NM.get(str(unit).strip().lower())
-    try:
-        length = float(str(value)) * (factor or 0)
-    except ValueError:
-        return None
-    return length if 0 < length < float("inf") else None
+    @property
+    def recorded(self) -> Recorded:
+        """Voxel size and position."""
+        return Recorded(self.voxel_size, self.offset, self.size_note)
 
 
 def count_directories(path: Path) -> int:
@@ -167,11 +139,14 @@ def _check_file(
     _check_promised(path, tif, depth)
     axis = series.axes[0] if series.ndim == 3 else "Z"
     h, w = (int(n) for n in series.shape[-2:])
+    recorded = tiff_size.recorded(tif)
     return TiffHeader(
         shape=(depth, h, w),
         dtype=np.dtype(series.dtype).newbyteorder("="),
         axes=f"{axis}YX".lower() if axis not in "IQ" and series.ndim == 3 else None,
-        voxel_size=_voxel_size(tif),
+        voxel_size=recorded.size,
+        offset=recorded.offset,
+        size_note=recorded.note,
     )
 
 
@@ -236,38 +211,6 @@ def _check_data(path: Path, page: Any) -> None:
     first = page.keyframe
     if first.compression == 1 and sum(page.databytecounts) * 8 < first.size * first.bitspersample:
         raise _truncated(path, f"page {page.index} has too few bytes")
-
-
-def _voxel_size(tif: tifffile.TiffFile) -> VoxelSize:
-    if tif.is_ome and tif.ome_metadata:
-        return _ome_voxel_size(tif.ome_metadata)
-    if tif.is_imagej and tif.imagej_metadata:
-        metadata, tags = tif.imagej_metadata, tif.pages.first.tags
-        unit = metadata.get("unit")
-        z = nanometres(metadata.get("spacing"), unit)
-        y, x = (_pixel_size(tags.get(f"{axis}Resolution"), unit) for axis in "YX")
-        return z, y, x
-    # Resolution tags of plain TIFF files are left at 72 dpi by most software: no record.
-    return None, None, None
-
-
-def _pixel_size(tag: Any, unit: object) -> float | None:
-    if tag is None or not tag.value[0]:
-        return None
-    return nanometres(tag.value[1] / tag.value[0], unit)
-
-
-def _ome_voxel_size(xml: str) -> VoxelSize:
-    root = ElementTree.fromstring(xml)
-    # The namespace in the tags differs from version to version.
-    element = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
-    if element is None:
-        return None, None, None
-    sizes = [
-        nanometres(element.get(f"PhysicalSize{axis}"), element.get(f"PhysicalSize{axis}Unit", "µm"))
-        for axis in "ZYX"
-    ]
-    return sizes[0], sizes[1], sizes[2]
 
 
 class TiffReader:
