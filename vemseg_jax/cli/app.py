@@ -1,5 +1,6 @@
 """How every binary starts and how it fails."""
 
+import contextlib
 import logging
 import os
 import sys
@@ -8,14 +9,15 @@ from pathlib import Path
 
 from absl import app, flags
 
+from vemseg_jax.cli import interrupt
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
 INPUT_ERROR_STATUS = 2
-INTERRUPTED_STATUS = 130
+NOTHING_KEPT = "nothing was written"
 
 
-def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
+def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOTHING_KEPT) -> None:
     """Parses the flags, calls `main` and turns `InputError` into one line on stderr.
 
     Exit status: what `main` returns, 0 for None; 2 input that cannot be used, 130 interrupted.
@@ -24,6 +26,7 @@ def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
     Args:
       main: called with the arguments that are no flags.
       positional: how many of those there may be.
+      kept: what an interrupt leaves, for the line that it ends with.
     """
 
     def guarded(argv: Sequence[str]) -> int | None:
@@ -39,19 +42,43 @@ def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
             return status
         except InputError as error:
             _fail(error)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED_STATUS)
+        except RuntimeError as error:
+            from vemseg_jax.accelerator import explained
+
+            if (text := explained(error)) is None:
+                raise
+            _fail(InputError(text))
         except BrokenPipeError:
             # The reader of our output (such as `head`) has seen enough.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
 
-    restart_with_huge_pages()
-    keep_compiled_programs()
-    # jax tells of every accelerator it does not find.
-    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-    app.run(guarded, flags_parser=_parse)
+    _check_platform()
+    try:
+        with interrupt.in_order():
+            restart_with_huge_pages()
+            keep_compiled_programs()
+            # jax tells of every accelerator it does not find.
+            logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+            app.run(guarded, flags_parser=_parse)
+    except KeyboardInterrupt as error:
+        _end_interrupted(str(error) or f"interrupted: {kept}")
+
+
+def _check_platform() -> None:
+    """Ends where what is written could not be locked."""
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        _fail(InputError("vemseg runs on Linux, macOS and, on Windows, in WSL2"))
+
+
+def _end_interrupted(text: str) -> None:
+    """Says what is kept and how to go on, and ends."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    print(f"{text}; go on with: {interrupt.command()}", file=sys.stderr, flush=True)
+    sys.exit(interrupt.INTERRUPTED_STATUS)
 
 
 def keep_compiled_programs() -> None:

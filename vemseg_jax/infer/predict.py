@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vemseg_jax.accelerator import check_device
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger
-from vemseg_jax.infer.engines import Engine, Outcome, run
+from vemseg_jax.infer.engines import LOCAL, Engine, Outcome, run
 from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.outputs import Output, OutputError, partial_directory
 from vemseg_jax.infer.placing import begin, finish, missing_blocks
@@ -86,6 +87,8 @@ def predict_volume(
     engine, sharing = engine or Engine(), sharing or Sharing()
     engine.check()
     sharing.check()
+    if engine.name == LOCAL:
+        check_device()
     if overwrite and sharing.num_shards > 1:
         raise InputError(
             "--overwrite does not go with --num_shards: one shard would remove what another has"

@@ -12,9 +12,10 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state
 from vemseg_jax.train.batches import find_split
+from vemseg_jax.train.folder import RunFolder, is_begun
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.parts import initial_state
-from vemseg_jax.train.setup import CONFIG_NAME, claim, describe, optimizer_item
+from vemseg_jax.train.setup import describe, optimizer_item
 
 
 def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
@@ -35,7 +36,7 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
     """
     check_config(config)
     state_dict = read_state(weights)
-    if (workdir / CONFIG_NAME).exists():
+    if is_begun(workdir):
         raise InputError(f"{workdir} holds a run already; choose a new --workdir")
     model = registry.create_model(config.model)
     optimizer = create_optimizer(config.optimizer, steps=config.train.steps)
@@ -54,13 +55,15 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
     volume = open_volume(config.data.volume)
     description = describe(config, volume, find_split(volume, config))
-    claim(workdir, config)
-    with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(
-            LATEST,
-            0,
-            variables=variables,
-            optimizer=jax.device_get(optimizer_item(state)),
-            meta=description.to_meta(step=0, val_dice={}),
-        )
+    with RunFolder(workdir, config) as folder:
+        folder.open()
+        with Checkpoints(workdir) as checkpoints:
+            checkpoints.save(
+                LATEST,
+                0,
+                variables=variables,
+                optimizer=jax.device_get(optimizer_item(state)),
+                meta=description.to_meta(step=0, val_dice={}),
+            )
+        folder.claim()
     return len(state_dict)
