@@ -11,6 +11,7 @@ from absl import flags
 from vemseg_jax.cli import app
 from vemseg_jax.cli.ranges import parse_range
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _VOLUME = flags.DEFINE_string("volume", None, "Converted volume (OME-Zarr); or as an argument.")
 _STRUCTURES = flags.DEFINE_list("structures", [], "Labels to check; default all annotations.")
@@ -44,11 +45,11 @@ def _volume(argument: str | None) -> str:
 
 
 def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
-    if not flag.value:
+    if flag.value is None:
         return None
-    path = Path(flag.value)
+    path = local_path(flag.value, flag=f"--{flag.name}")
     if path.suffix.lower() != suffix or not path.parent.is_dir():
-        raise InputError(f"--{flag.name}={path}: give a {suffix} file in a folder that exists")
+        raise InputError(f"--{flag.name}={flag.value}: give a {suffix} file in a folder that exists")
     return path
 
 

@@ -13,6 +13,7 @@ from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.outputs import Output, OutputError, partial_directory
 from vemseg_jax.infer.placing import begin, finish, missing_blocks
 from vemseg_jax.infer.work import Work
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 __all__ = ["Engine", "Job", "PredictOptions", "Sharing", "predict_volume"]
@@ -91,6 +92,8 @@ def predict_volume(
             "--overwrite does not go with --num_shards: one shard would remove what another has"
             " just written; choose another --suffix"
         )
+    # Workers elsewhere have other current folders.
+    volume_path, workdir = local_path(volume_path), local_path(workdir, flag="--checkpoint")
     work = Work(Job(volume_path, workdir, which, tuple(slices), options or PredictOptions()))
     print(f"method      {work.parts['method']}")
     names = [output.name for output in work.outputs]

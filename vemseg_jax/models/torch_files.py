@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 # Keys under which training scripts keep the weights beside other things.
@@ -79,6 +80,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: no such file, a type that is not known, or a file that cannot be read.
     """
+    path = local_path(path, flag="--weights")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".safetensors":

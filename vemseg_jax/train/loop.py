@@ -15,6 +15,7 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.metric_writer import MetricWriter, NoWriter
 from vemseg_jax.models import registry
 from vemseg_jax.parallel import first_decides, is_first, of_first, place
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import Meter, clock
 from vemseg_jax.train.batches import find_split, make_batches, other_volumes
 from vemseg_jax.train.plateau import observe
@@ -28,6 +29,7 @@ from vemseg_jax.train.setup import (
     prepare,
 )
 from vemseg_jax.train.state import TrainState, parameter_count, to_host
+from vemseg_jax.train.volumes import with_absolute_volumes
 
 
 def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False) -> TrainState:
@@ -48,6 +50,8 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
         run, or a loss that is no longer a number.
     """
     check_config(config)
+    config = with_absolute_volumes(config)
+    workdir = local_path(workdir, flag="--workdir")
     volume = open_volume(config.data.volume)
     split, others = find_split(volume, config), other_volumes(volume, config)
     crops = config.train.batch_size // (2 if is_pair(config) else 1)

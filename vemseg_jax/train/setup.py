@@ -44,6 +44,9 @@ FREE_FIELDS = (
     "cps.collapse_steps",
     "data.memory_budget_gib",
     "data.cache_gib",
+    # What they hold is compared when a checkpoint is resumed; folders may move.
+    "data.volume",
+    "data.other_volumes",
     "train.devices",
 )
 # Steps in one dispatch where a dispatch costs more than it does on a CPU.
@@ -122,6 +125,8 @@ def claim(workdir: Path, config: ExperimentConfig) -> None:
                 f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
                 "choose a new --workdir, or give the same configuration to continue"
             )
+        if differences(old["data"], new["data"]):
+            write_json(path, new)
         return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
