@@ -49,7 +49,9 @@ def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
         return None
     path = local_path(flag.value, flag=f"--{flag.name}")
     if path.suffix.lower() != suffix or not path.parent.is_dir():
-        raise InputError(f"--{flag.name}={flag.value}: give a {suffix} file in a folder that exists")
+        raise InputError(
+            f"--{flag.name}={flag.value}: give a {suffix} file in a folder that exists"
+        )
     return path
 
 
