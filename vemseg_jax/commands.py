@@ -1,9 +1,11 @@
 """Commands as the user can type them: what is printed works when it is pasted."""
 
 import os
+import re
 import shlex
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 
 WIDTH = 100
@@ -68,3 +70,18 @@ def wrapped(words: list[str], *, indent: str = "") -> str:
         else:
             line += f" {word}"
     return "\n".join([*lines, line])
+
+
+def install(extra: str) -> str:
+    """The command that installs what an extra of this package asks for, into this environment."""
+    try:
+        lines = metadata.requires("vemseg-jax") or []
+    except metadata.PackageNotFoundError:
+        lines = []
+    wanted = [
+        requirement.strip()
+        for requirement, _, condition in (line.partition(";") for line in lines)
+        if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", condition)
+    ]
+    words = [sys.executable, "-m", "pip", "install", *(wanted or [f"vemseg-jax[{extra}]"])]
+    return " ".join([quoted(shown(words[0])), *map(quoted, words[1:])])

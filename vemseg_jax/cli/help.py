@@ -58,7 +58,7 @@ def help_text(module: str, doc: str) -> str:
     lines.append("Flags:")
     for flag in own:
         lines += flag_lines(flag)
-    if any(flag.name == "config" for flag in own):
+    if any(flag.parser.flag_type() == "config object" for flag in own):
         lines += ["", *config_lines(flags.FLAGS)]
     lines += ["", "--helpfull lists the flags of the libraries too (log, debugger)."]
     return "\n".join(lines)

@@ -5,6 +5,8 @@ from absl import flags
 from vemseg_jax.cli import app
 from vemseg_jax.cli.experiment import define_config, experiment
 from vemseg_jax.cli.flag_paths import given_path
+from vemseg_jax.commands import command, shown
+from vemseg_jax.paths import local_path
 
 _CONFIG = define_config()
 _WEIGHTS = flags.DEFINE_string(
@@ -27,7 +29,11 @@ def main() -> None:
     assert weights is not None and workdir is not None
     count = import_weights(experiment(_CONFIG), workdir, weights, encoder=_ENCODER.value)
     print(f"imported {count} arrays of {weights} into {workdir}")
-    print("predict with vemseg-predict, or train on with vemseg-train and the same configuration")
+    config = experiment(_CONFIG)
+    volume = shown(local_path(config.data.volume))
+    then = command("vemseg-predict", f"--volume={volume}", f"--checkpoint={shown(workdir)}")
+    print(f"to predict with them:\n  {then}")
+    print("to train on: vemseg-train with the same --config flags and --workdir")
 
 
 def entry() -> None:

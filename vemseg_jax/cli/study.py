@@ -1,12 +1,12 @@
 """`vemseg-study`: volumes x structures x label budgets x methods x seeds, and the report."""
 
-import shlex
 import sys
 
 from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.flag_paths import given_path
+from vemseg_jax.commands import quoted
 from vemseg_jax.config import PRECISIONS
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
@@ -93,7 +93,8 @@ def main() -> int | None:
 
 def _command() -> str:
     """As the reader would type it."""
-    return shlex.join(["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")])
+    words = ["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")]
+    return " ".join(quoted(word) for word in words)
 
 
 def entry() -> None:

@@ -4,6 +4,7 @@ from absl import flags, logging
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.experiment import define_config, experiment
+from vemseg_jax.commands import command, shown
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -44,7 +45,12 @@ def main() -> None:
     train(config, workdir, tensorboard=_TENSORBOARD.value)
     if not is_first():
         return
-    print(f"done: predict with  vemseg-predict --checkpoint={_WORKDIR.value} --volume=...")
+    then = command(
+        "vemseg-predict",
+        f"--volume={shown(local_path(config.data.volume))}",
+        f"--checkpoint={shown(workdir)}",
+    )
+    print(f"done; the prediction of all slices:\n  {then}")
 
 
 def entry() -> None:

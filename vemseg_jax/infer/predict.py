@@ -15,6 +15,7 @@ from vemseg_jax.infer.placing import begin, finish, missing_blocks
 from vemseg_jax.infer.work import Work
 from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
+from vemseg_jax.units import amount
 
 __all__ = ["Engine", "Job", "PredictOptions", "Sharing", "predict_volume"]
 
@@ -163,9 +164,5 @@ def _disk_error(work: Work, open_ones: Sequence[Output], error: Exception) -> In
             if file.is_file()
         )
         need, free = used / finished * len(missing), shutil.disk_usage(path).free
-        text += f"; the others take about {_megabytes(need)}, {_megabytes(free)} are free"
+        text += f"; the others take about {amount(need)}, {amount(free)} are free"
     return InputError(f"{text}; make room on the disk of {path} and start again")
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vemseg_jax.commands import install
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -36,7 +37,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"{path}: reading {path.suffix} files needs torch; install the extra 'torch', or save "
+            f"{path}: reading {path.suffix} files needs torch ({install('torch')}), or save "
             "the weights as .safetensors or .npz"
         ) from error
     try:
