@@ -242,7 +242,7 @@ def memory_lines(memory: MemoryFacts) -> list[str]:
         ("one network, labelled slices", memory.supervised),
         ("two networks that teach each other, all slices", memory.semi_supervised),
     ):
-        kept = "fits" if size <= room else "too much: crops are read from disk as training goes"
+        kept = "fits" if size <= room else "more than that: crops read as training goes"
         lines.append(f"            {what}: {amount(size)}, {kept}")
     return lines
 
