@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vemseg_jax.commands import install
 from vemseg_jax.errors import InputError
 
 LOG_NAME = "log.jsonl"
@@ -76,7 +77,7 @@ def _open_tensorboard(workdir: Path, first_step: int) -> Any:
         from tensorboardX import SummaryWriter
     except ImportError:
         raise InputError(
-            "--tensorboard needs the package tensorboardX, which is not installed; "
-            "run: pip install 'vemseg-jax[tensorboard]'"
+            "--tensorboard needs the package tensorboardX, which is not installed; run:"
+            f" {install('tensorboard')}"
         ) from None
     return SummaryWriter(str(workdir / TENSORBOARD), purge_step=first_step + 1)

@@ -10,6 +10,10 @@ from pathlib import Path
 from absl import app, flags
 
 from vemseg_jax.cli import interrupt
+from vemseg_jax.cli.config_files import with_config_files
+from vemseg_jax.cli.flag_errors import flag_message
+from vemseg_jax.cli.help import WORDS as HELP_WORDS
+from vemseg_jax.cli.help import help_text, wants_help
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -60,7 +64,7 @@ def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOT
             keep_compiled_programs()
             # jax tells of every accelerator it does not find.
             logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
-            app.run(guarded, flags_parser=_parse)
+            app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__module__))
     except KeyboardInterrupt as error:
         _end_interrupted(str(error) or f"interrupted: {kept}")
 
@@ -92,16 +96,35 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
-    if any(argument in ("--help", "-help", "--helpfull", "-?") for argument in argv[1:]):
-        return app.parse_flags_with_usage(list(argv))
+def _parse(argv: Sequence[str], module: str) -> list[str]:
     try:
-        return flags.FLAGS(list(argv))
-    except SystemExit:
-        raise
-    except Exception as error:  # a configuration file is code: anything can come out of it
+        if wants_help(argv):
+            _print_help(argv, module)
+        return flags.FLAGS(with_config_files(argv))
+    except SystemExit as error:
+        # absl takes the whole help for a failure.
+        sys.exit(0 if wants_help(argv, ("--helpfull", "-helpfull")) else error.code)
+    except InputError as error:
         _fail(error)
         raise
+    except Exception as error:  # a configuration file is code: anything can come out of it
+        _fail(InputError(flag_message(error)))
+        raise
+
+
+def _print_help(argv: Sequence[str], module: str) -> None:
+    """Prints the help of the command and exits; of what else is given only `--config` matters."""
+    with contextlib.suppress(Exception):
+        flags.FLAGS([word for word in with_config_files(argv) if word not in HELP_WORDS])
+    doc = sys.modules[module].__doc__ or ""
+    spec = sys.modules[module].__spec__
+    name = spec.name if spec is not None else module
+    try:
+        print(help_text(name, doc))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _fail(error: Exception) -> None:

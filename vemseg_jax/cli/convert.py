@@ -1,14 +1,14 @@
 """`vemseg-convert`: a stack of slices and its labels to an OME-Zarr volume."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.by_structure import by_structure, parse_offsets
 from vemseg_jax.cli.by_structure import name_and_rest as _name_and_rest
+from vemseg_jax.cli.flag_paths import given_path
 from vemseg_jax.cli.ranges import parse_slices
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _IMAGES = flags.DEFINE_string(
     "images",
@@ -167,15 +167,15 @@ def main() -> None:
     pairs = [_name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
     output = convert(
         location(_IMAGES.value),
-        Path(_OUTPUT.value),
+        local_path(_OUTPUT.value, flag="--output"),
         ConvertOptions(
             voxel_size=_voxel_size(_VOXEL_SIZE.value),
             labels=[(name, location(path)) for name, path in pairs],
-            labels_csv=Path(_LABELS_CSV.value) if _LABELS_CSV.value else None,
+            labels_csv=given_path(_LABELS_CSV),
             label_values=_label_values(_LABEL_VALUES.value),
             labelled_slices=_labelled_slices(_LABELLED_SLICES.value),
             unlabelled_values=_unlabelled_values(_UNLABELLED_VALUE.value),
-            ignore=location(_IGNORE.value) if _IGNORE.value else None,
+            ignore=None if _IGNORE.value is None else location(_IGNORE.value),
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),
             axes=_AXES.value,

@@ -26,11 +26,12 @@ from vemseg_jax.data.pairing import describe_gaps
 from vemseg_jax.data.physical_size import lengths
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
 from vemseg_jax.data.slice_source import SliceSource
-from vemseg_jax.data.stores import Location
+from vemseg_jax.data.stores import Location, location
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, UNLABELLED, plane_shape
 from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume
 from vemseg_jax.data.voxel_size import resolve_voxel_size
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 # Slices that are read, decoded and written at once; memory grows with it.
@@ -112,7 +113,7 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     Raises:
       InputError: anything in the input that cannot be used or is ambiguous.
     """
-    output = Path(output)
+    images, output = location(images), local_path(output, flag="--output")
     check_output(output, overwrite=options.overwrite)
     axes = GivenAxes(options.axes, trusted=options.trust_flag)
     source = open_source(images, axes=axes, value_range=options.value_range)

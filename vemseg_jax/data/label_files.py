@@ -14,6 +14,7 @@ from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location
 from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 ANY_VALUE = "any"
 # Values of the label files that make up a structure, or every one above 0.
@@ -165,7 +166,7 @@ def plan_labels(
         for name, listed in read_pairing(labels_csv, images.names).items():
             source = open_files(
                 labels_csv.parent,
-                [labels_csv.parent / file.name for file in listed],
+                [local_path(file.name, base=labels_csv.parent) for file in listed],
                 names=[file.name for file in listed],
                 label=True,
             )

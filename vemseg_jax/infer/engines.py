@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from vemseg_jax.commands import install
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import crew
 from vemseg_jax.infer.grid import Block
@@ -181,7 +182,7 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
         import distributed
     except ImportError as error:
         raise InputError(
-            "--engine=dask needs the package distributed; install it with pip install '.[dask]'"
+            f"--engine=dask needs the package distributed; run: {install('dask')}"
         ) from error
     # Its schedulers and workers tell of every coming and going.
     logging.getLogger("distributed").setLevel(logging.WARNING)

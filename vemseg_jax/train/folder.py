@@ -21,6 +21,9 @@ FREE_FIELDS = (
     "cps.collapse_steps",
     "data.memory_budget_gib",
     "data.cache_gib",
+    # What they hold is compared when a checkpoint is resumed; folders may move.
+    "data.volume",
+    "data.other_volumes",
     "train.devices",
 )
 
@@ -48,7 +51,7 @@ class RunFolder:
 
     def __init__(self, workdir: Path, config: ExperimentConfig):
         self.path, self._config = workdir, plain_config(config)
-        self._opened = self._made = self._board = False
+        self._opened = self._made = self._board = self._moved = False
         self._taken: int | None = None
 
     def open(self) -> None:
@@ -93,6 +96,7 @@ class RunFolder:
         # What an earlier version did not know of was as it is by default.
         default = plain(ExperimentConfig(model=None))
         old = completed(old, {**default, "model": old.get("model")})
+        self._moved = bool(differences(old["data"], self._config["data"]))
         changed = [
             line for line in differences(old, self._config) if not line.startswith(FREE_FIELDS)
         ]
@@ -103,13 +107,13 @@ class RunFolder:
             )
 
     def claim(self) -> None:
-        """Writes the configuration, unless a run that goes on has written it.
+        """Writes the configuration, unless a run that goes on has written it, of the same folders.
 
         Raises:
           InputError: it cannot be written.
         """
         path = self.path / CONFIG_NAME
-        if path.exists() and is_begun(self.path):
+        if path.exists() and is_begun(self.path) and not self._moved:
             return
         try:
             write_json(path, self._config)

@@ -11,11 +11,13 @@ from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state
+from vemseg_jax.paths import local_path
 from vemseg_jax.train.batches import find_split
 from vemseg_jax.train.folder import RunFolder, is_begun
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.parts import initial_state
 from vemseg_jax.train.setup import describe, optimizer_item
+from vemseg_jax.train.volumes import with_absolute_volumes
 
 
 def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
@@ -35,6 +37,8 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
       InputError: weights, volume or folder that cannot be used; no folder is left then.
     """
     check_config(config)
+    config = with_absolute_volumes(config)
+    workdir = local_path(workdir, flag="--workdir")
     state_dict = read_state(weights)
     if is_begun(workdir):
         raise InputError(f"{workdir} holds a run already; choose a new --workdir")

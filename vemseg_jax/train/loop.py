@@ -17,6 +17,7 @@ from vemseg_jax.interrupts import Abandoned, Stopped, StopRequest
 from vemseg_jax.metric_writer import MetricWriter, NoWriter
 from vemseg_jax.models import registry
 from vemseg_jax.parallel import first_decides, is_first, of_first, place
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import Meter, clock
 from vemseg_jax.train.batches import find_split, make_batches, other_volumes
 from vemseg_jax.train.folder import RunFolder
@@ -26,6 +27,7 @@ from vemseg_jax.train.ranking import Score
 from vemseg_jax.train.record import is_diverged, split_steps, summary
 from vemseg_jax.train.setup import Run, describe, optimizer_item, prepare
 from vemseg_jax.train.state import TrainState, parameter_count, to_host
+from vemseg_jax.train.volumes import with_absolute_volumes
 
 # Dispatches that the device may have waiting: more would only make an interrupt wait for them.
 AHEAD = 4
@@ -52,6 +54,8 @@ def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False)
     """
     check_config(config)
     check_device()
+    config = with_absolute_volumes(config)
+    workdir = local_path(workdir, flag="--workdir")
     volume = open_volume(config.data.volume)
     split, others = find_split(volume, config), other_volumes(volume, config)
     crops = config.train.batch_size // (2 if is_pair(config) else 1)
