@@ -139,7 +139,8 @@ def of_attributes(attributes: Mapping[str, Any], axes: str | None, rank: int) ->
     own = _of_transform(attributes, rank)
     if own is not None:
         return own._replace(axes=axes or own.axes)
-    known = _scale_of(attributes)
+    # `pixelResolution` is x first, whatever the order of the dimensions: it is left alone.
+    known = _scale_of({k: v for k, v in attributes.items() if k != "pixelResolution"})
     if not known:
         return Grid(axes, (), _bare_offset(attributes, rank))
     scale, units, origin = known
@@ -189,7 +190,7 @@ def _scale_of(attributes: Mapping[str, Any]) -> tuple[list[Any], object, object]
     """Sizes, unit or units, and offset, each as recorded; None where no size is."""
     pixel = attributes.get("pixelResolution")
     origin = attributes.get("offset")
-    units = attributes.get("units", attributes.get("unit"))
+    units = attributes.get("units") or attributes.get("unit")
     if isinstance(pixel, Mapping) and (sizes := _list(pixel.get("dimensions"))):
         return sizes, pixel.get("unit", units), origin
     if sizes := _list(pixel):

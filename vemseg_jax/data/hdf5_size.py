@@ -11,6 +11,9 @@ from vemseg_jax.data.chunked_size import OTHERWISE, of_attributes
 from vemseg_jax.data.physical_size import Recorded, nanometres, offset_in_voxels
 from vemseg_jax.errors import InputError
 
+# Of CREMI and funlib, in the order of the dimensions.
+_ATTRIBUTES = ("resolution", "voxel_size", "offset", "units", "unit")
+
 
 def recorded_axes(dataset: h5py.Dataset) -> str | None:
     """Axes as ilastik's tags, labels of the dimensions or the format itself record them.
@@ -41,7 +44,7 @@ def recorded(dataset: h5py.Dataset, axes: str) -> Recorded:
     image = _imaris_image(dataset)
     if image is not None:
         return _imaris(dataset, image) if axes == SPATIAL else Recorded()
-    attributes = {name: _plain(value) for name, value in dataset.attrs.items()}
+    attributes = {name: _plain(dataset.attrs.get(name)) for name in _ATTRIBUTES}
     grid = of_attributes(attributes, own or axes, dataset.ndim)
     found = grid.recorded(axes)
     element = _element_size(dataset)
