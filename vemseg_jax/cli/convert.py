@@ -84,7 +84,8 @@ _TRUST_FLAG = flags.DEFINE_bool(
     False,
     "Where files record another voxel size or other axes than --voxel_size, --axes and"
     " --labels_axes say, or labels another voxel size than the images, take what the flags say (of"
-    " labels, the images' voxel size), with a warning. Without it, such files are refused.",
+    " labels, the images' voxel size), with a warning, as in --voxel_size=50,10,10 --trust_flag."
+    " Without it, such files are refused.",
 )
 _VALUE_RANGE = flags.DEFINE_list(
     "value_range",
