@@ -64,7 +64,7 @@ def wrapped(words: list[str], *, indent: str = "") -> str:
     """Words that are quoted already, in lines that a shell joins again."""
     lines, line = [], indent + words[0]
     for word in words[1:]:
-        if len(line) + 1 + len(word) > WIDTH - 2:
+        if len(line) + 1 + len(word) > WIDTH - 4:
             lines.append(f"{line} \\")
             line = indent + _INDENT + word
         else:

@@ -125,5 +125,12 @@ def _duration(output: Path, crop_size: int) -> str:
     minutes = _CPU_PIXELS / (known[-1] * crop_size**2) / 60
     return (
         f"{ON_CPU} is the network for a machine without a GPU; at the rate of the training above it"
-        f" takes\nabout {minutes:.0f} minutes here. On a GPU take --config={ON_GPU}.\n"
+        f" takes\nabout {_spell(minutes)} here. On a GPU take --config={ON_GPU}.\n"
     )
+
+
+def _spell(minutes: float) -> str:
+    """`25 minutes`, `6 hours`."""
+    if minutes < 100:
+        return f"{max(1, round(minutes))} minutes"
+    return f"{round(minutes / 60)} hours"
