@@ -110,6 +110,53 @@ def test_unlabelled_and_ignored_pixels_are_no_structure_and_no_background():
     assert set(planes) == {0}
 
 
+def _labelled_share(labels, sampler, steps=100):
+    """Of every crop drawn, the share of labelled pixels, and whether it holds structure."""
+    crops = [
+        labels[n, y : y + 6, x : x + 6, 0]
+        for step in range(steps)
+        for n, (y, x) in zip(*sampler(step)[:2], strict=True)
+    ]
+    return np.array([(c != 255).mean() for c in crops]), np.array([(c == 1).any() for c in crops])
+
+
+def test_an_empty_crop_holds_labelled_background():
+    mask = np.full((40, 40), 255)
+    mask[:, :12] = 0
+    mask[3, 3] = 1
+    labels = _labels(mask)
+    share, holds = _labelled_share(labels, _sampler(labels, empty_probability=0.5))
+    assert 0.4 < holds.mean() < 0.6
+    # Less than a tenth is less than four pixels of a crop of 36.
+    assert share.min() >= 4 / 36
+    assert share[~holds].mean() > 0.5
+
+
+def test_crops_that_hold_structure_hold_other_labels_too():
+    mask = np.full((40, 40), 255)
+    mask[:20] = 0
+    mask[19, :] = 1
+    labels = _labels(mask)
+    share, _ = _labelled_share(labels, _sampler(labels))
+    assert share.min() > 0.1
+
+
+def test_patches_smaller_than_a_tenth_of_a_crop_are_still_drawn():
+    mask = np.full((40, 40), 255)
+    mask[10, 10], mask[30, 30] = 1, 0
+    labels = _labels(mask)
+    share, holds = _labelled_share(labels, _sampler(labels, empty_probability=0.5))
+    assert share.min() == 1 / 36 and 0.4 < holds.mean() < 0.6
+
+
+def test_no_background_no_empty_crops():
+    mask = np.full((40, 40), 255)
+    mask[10:12, 10:12] = 1
+    labels = _labels(mask)
+    share, holds = _labelled_share(labels, _sampler(labels, empty_probability=0.9))
+    assert holds.all() and share.min() > 0
+
+
 def test_several_structures_are_drawn_evenly():
     labels = np.zeros((2, 20, 20, 2), np.uint8)
     labels[0, 0, 0, 0] = 1

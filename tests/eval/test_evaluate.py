@@ -6,6 +6,7 @@ import pytest
 from matplotlib import image as images
 
 from tests.eval import volumes
+from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, open_array
 from vemseg_jax.data.volume_writer import PREDICTION, create_label
@@ -153,6 +154,76 @@ def test_another_label_as_truth(tmp_path):
     truth = {"nuclei": "nuclei_truth", "nucleoli": "nucleoli_truth"}
     row = rows_of(evaluate(path, truth=truth))["nuclei", "all"]
     assert (row.truth, row.score.slices, row.score.dice_3d) == ("nuclei_truth", 9, NUCLEI_DICE)
+
+
+def _info(**changes):
+    return {"structure": "nuclei", "training_slices": [0, 11], "validation_slices": [6], **changes}
+
+
+def test_the_report_says_how_the_training_volume_was_recognised(tmp_path):
+    text = "made from the same images by vemseg-preprocess"
+    info = _info(known_by=[text], doubts=[], training_volume="raw.zarr")
+    path = volumes.write_volume(tmp_path / "stack.zarr", predictions=("nuclei",), attributes=info)
+    result = evaluate(path)
+    row = rows_of(result)["nuclei", "all"]
+    assert (row.score.slices, row.excluded_training, row.excluded_validation) == (9, 2, 1)
+    assert f"training volume recognised (raw.zarr; {text})" in result.text
+    labelled = volumes.write_volume(
+        tmp_path / "all.zarr", predictions=("nuclei",), attributes=info, labelled=(0, 6, 11)
+    )
+    with pytest.raises(InputError, match=rf"all 3 slices .* were used for training .*\({text}\)"):
+        evaluate(labelled)
+
+
+def test_a_doubt_names_the_slices_to_leave_out(tmp_path):
+    doubt = {"text": "slices of the same number", "volume": "raw.zarr", "slices": [1, 2]}
+    info = _info(training_slices=[], validation_slices=[], known_by=[], doubts=[doubt])
+    path = volumes.write_volume(tmp_path / "stack.zarr", predictions=("nuclei",), attributes=info)
+    result = evaluate(path)
+    assert "CAUTION: 'nuclei_pred' is of a network trained on raw.zarr" in result.text
+    assert "--exclude=1,2" in result.text
+    left_out = evaluate(path, exclude=[1, 2], output=tmp_path / "out")
+    assert "CAUTION" not in left_out.text
+    summary = json.loads((tmp_path / "stack-evaluation" / "summary.json").read_text())
+    assert any("--exclude=1,2" in note for note in summary["notes"])
+
+
+def test_a_prediction_of_an_earlier_version_on_a_preprocessed_copy(tmp_path):
+    """It records no training slices: they were known by the fingerprint of the images alone."""
+    raw = volumes.write_volume(tmp_path / "raw.zarr", predictions=())
+    copy = preprocess(raw, tmp_path / "copy.zarr", PreprocessOptions(histogram="equalize"))
+    info = _info(training_slices=[], validation_slices=[], training_volume=str(raw))
+    with create_label(copy, "nuclei_pred", kind=PREDICTION, attributes=info) as label:
+        for z in range(volumes.DEPTH):
+            label.write_mask(z, volumes.nuclei(z))
+    text = evaluate(copy).text
+    assert f"its network was trained on {raw}, which shows the same images" in text
+    assert "CAUTION" not in evaluate(copy, exclude=[0, 11], output=tmp_path / "out").text
+
+
+def test_images_that_semi_supervised_training_saw_are_counted(tmp_path):
+    info = _info(known_by=["the same images"], doubts=[], seen_unlabelled_slices=[1, 2, 3, 4])
+    path = volumes.write_volume(tmp_path / "stack.zarr", predictions=("nuclei",), attributes=info)
+    result = evaluate(path, z_ranges=[(0, 3), (5, 12)])
+    assert "of the 9 scored slices 4 were seen in training, as images without" in result.text
+    assert "--config.data.z_range=FIRST,END" in result.text
+    summary = json.loads((tmp_path / "stack-evaluation" / "summary.json").read_text())
+    seen = [row["scored_slices_seen_without_label"] for row in summary["scores"]]
+    assert seen == [4, 2, 0]
+
+
+def test_a_truth_that_a_network_predicted_is_named(tmp_path):
+    raw = volumes.write_volume(tmp_path / "raw.zarr")
+    path = volumes.write_volume(tmp_path / "stack.zarr", predictions=("nuclei",))
+    for name, source in (("drawn", "nuclei"), ("predicted", "nuclei_pred")):
+        attributes = {"source": str(raw / "labels" / source)}
+        with create_label(path, name, attributes=attributes) as label:
+            for z in range(volumes.DEPTH):
+                label.write_mask(z, volumes.nuclei(z))
+    text = evaluate(path, truth={"nuclei": "predicted"}).text
+    assert "CAUTION: the truth 'predicted' was converted from" in text
+    drawn = evaluate(path, truth={"nuclei": "drawn"}, output=tmp_path / "out")
+    assert "CAUTION" not in drawn.text
 
 
 def test_two_predictions_of_a_structure_are_kept_apart(tmp_path):

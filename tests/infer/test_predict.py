@@ -96,9 +96,10 @@ def _predicted(trained, method, level=TRAINING):
     """Probabilities of all slices at a level by a method, `[z, h, w]`."""
     volume, network = open_volume(trained[0]), load_trained(trained[1], None)
     scale, shape = 4 if level == FULL else 1, volume.plane_shape(level)
-    predict = make_predictor(network, method, scale=scale, dtype_max=255, batch_size=4)
+    predict = make_predictor(network, method, scale=scale, batch_size=4)
     plan = make_planner(method, network, shape=shape, scale=scale, part=shape).over()
-    return np.asarray(predict(volume.image(level).read().result(), plan)[..., 0])
+    image, normalization = volume.image(level).read().result(), network.description.normalization
+    return np.asarray(predict(image, plan, normalization)[..., 0])
 
 
 def test_whole_slices_pass_the_network_once(trained):

@@ -11,9 +11,10 @@ import pytest
 
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.data.atomic import lock, unlock
+from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.study import presets
+from vemseg_jax.study import presets, report
 from vemseg_jax.study import run as run_module
 from vemseg_jax.study.cell import RESULT
 from vemseg_jax.study.design import (
@@ -103,6 +104,22 @@ def test_a_run_is_configured_by_its_cell(study):
     assert data.num_train_slices == 2 and data.train_slices == ()
     assert data.other_volumes == (str(study.volumes[1].path),)
     assert experiment_of({"config": json.loads(json.dumps(to_values(config)))}) == config
+
+
+def test_volumes_that_show_the_same_slices(study, tmp_path):
+    raw = study.volumes[0]
+    path = preprocess(raw.path, tmp_path / "aligned.zarr", PreprocessOptions(histogram="equalize"))
+    copy = dataclasses.replace(raw, name="copy", path=path)
+    twice = dataclasses.replace(study, volumes=(raw, copy))
+    with pytest.raises(InputError, match=r"0 and copy show the same slices \(made from the same"):
+        check_study(twice)
+    # By themselves they may be compared, but are no repetitions.
+    apart = dataclasses.replace(twice, across=False)
+    check_study(apart)
+    said = "\n".join(report._conditions(apart, []))
+    assert "0 and copy show the same slices" in said and "no independent repetitions" in said
+    assert "their images were seen in training" in said
+    assert "show the same slices" not in "\n".join(report._conditions(study, []))
 
 
 def test_the_ramp_ends_at_the_same_step_for_every_budget(study):

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 
 from tests.train.runs import small_config, write_volume
+from vemseg_jax.data.input_pipeline import make_batch
+from vemseg_jax.data.label_writer import create_label
+from vemseg_jax.data.normalization import of_volume
+from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
 from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.volume_writer import create_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.infer.trained import load_trained
 from vemseg_jax.train.batches import find_split, make_batches, other_volumes
 from vemseg_jax.train.loop import train
+from vemseg_jax.train.setup import describe
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +74,48 @@ def test_training_on_two_volumes(volumes, tmp_path, method):
     one, other = (open_volume(path) for path in volumes)
     means = np.concatenate([one.slice_mean, other.slice_mean])
     assert description.normalization.mean == pytest.approx(means.mean())
+    # Each is normalised by its own statistics, as it is when it is predicted.
+    assert description.normalizations == (of_volume(one), of_volume(other))
     # Slices that took part in training are known in both.
     (name,) = predict_volume(volumes[1], tmp_path, overwrite=True).names
     assert open_volume(volumes[1]).label_info(name)["training_slices"] == [1, 2]
+
+
+@pytest.mark.parametrize("budget", [0.0, 1e-9], ids=["resident", "streamed"])
+def test_crops_are_normalised_by_their_volumes_own_statistics(volumes, tmp_path, budget):
+    """A darker one, of another type, looks like the first: of 16 bit, 12 of them used."""
+    images = open_volume(volumes[0]).image("training").read().result()
+    mask = open_volume(volumes[0]).label("nuclei", "training")[2].read().result()
+    dark = tmp_path / "dark.zarr"
+    options = {"dtype": np.uint16, "voxel_size": (40, 40, 40), "downsample": 1}
+    with create_volume(dark, shape=images.shape, **options) as writer:
+        for z, plane in enumerate(images[::-1]):
+            writer.write(z, plane.astype(np.uint16) * 10)
+    with create_label(dark, "nuclei") as label:
+        for z in (0, 3, 5):
+            label.write_mask(z, mask)
+    config = _config((volumes[0], dark))
+    config.data = dataclasses.replace(config.data, memory_budget_gib=budget)
+    volume = open_volume(volumes[0])
+    split, others = find_split(volume, config), other_volumes(volume, config)
+    description = describe(config, volume, split, others)
+    assert [norm.dtype_max for norm in description.normalizations] == [255, 65535]
+    with make_batches(volume, config, split, others=others) as batches:
+        planes, crops = batches(0)
+    batch = make_batch(planes, crops, crop_size=32, normalization=description.normalizations)
+    for half in (batch.image[:4], batch.image[4:]):
+        assert abs(float(half.mean())) < 0.5 and 0.7 < float(half.std()) < 1.4
+
+
+def test_held_out_slices_do_not_train_in_a_copy(volumes, tmp_path, caplog):
+    copy = preprocess(volumes[0], tmp_path / "copy.zarr", PreprocessOptions(histogram="equalize"))
+    config = _config((volumes[0], copy))
+    volume = open_volume(volumes[0])
+    assert find_split(volume, config).val == (2,)
+    with caplog.at_level("WARNING", logger="absl"):
+        ((_, split),) = other_volumes(volume, config)
+    assert split.train == (0, 5)
+    assert "slices [2] are held out there and do not train here" in caplog.text
 
 
 def test_a_third_volume_has_no_training_slices(volumes, tmp_path):

@@ -29,6 +29,10 @@ def main() -> None:
     assert weights is not None and workdir is not None
     count = import_weights(experiment(_CONFIG), workdir, weights, encoder=_ENCODER.value)
     print(f"imported {count} arrays of {weights} into {workdir}")
+    print(
+        "grey values are normalised by the volume's own mean and deviation, in training and in"
+        " prediction; see --normalization of vemseg-predict if the weights were trained otherwise"
+    )
     config = experiment(_CONFIG)
     volume = shown(local_path(config.data.volume))
     then = command("vemseg-predict", f"--volume={volume}", f"--checkpoint={shown(workdir)}")

@@ -58,7 +58,16 @@ _BLENDING = flags.DEFINE_enum(
     "blending", "uniform", ["uniform", "gaussian"], "How much the pixels of a window count."
 )
 _FLIPS = flags.DEFINE_bool("flips", False, "Average over the slice and its mirror images.")
-
+_NORMALIZATION = flags.DEFINE_enum(
+    "normalization",
+    "volume",
+    ["volume", "training", "slice"],
+    "Mean and deviation by which grey values are normalised. volume: the volume's own, so that one"
+    " that is darker or of less contrast than the training volume is predicted alike; the training"
+    " volume itself as in training. training: those of the training, for volumes of the same"
+    " brightness that show other things. slice: each slice by its own, where brightness changes"
+    " from slice to slice.",
+)
 
 _PROBABILITIES = flags.DEFINE_bool(
     "probabilities", False, "Also write them, 0 to 255, as labels ending in _prob."
@@ -158,6 +167,7 @@ def _predict(volume: Path, workdir: Path) -> "Result":
             probabilities=_PROBABILITIES.value,
             disagreement=_DISAGREEMENT.value,
             block_slices=_BLOCK_SLICES.value,
+            normalization=_NORMALIZATION.value,
         ),
         overwrite=_OVERWRITE.value,
         engine=Engine(_ENGINE.value, _SCHEDULER.value, given_path(_SCHEDULER_FILE), _WORKERS.value),

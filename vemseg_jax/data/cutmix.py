@@ -66,3 +66,50 @@ def halves(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First and second half of a batch; an odd one's middle image is in neither."""
     half = x.shape[0] // 2
     return x[:half], x[x.shape[0] - half :]
+
+
+def views(labelled: jax.Array | None, unlabelled: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What is mixed: image k of the first view with image k of the second.
+
+    The first halves of both batches, joined, and the second ones. Of an odd number of images one
+    has no partner: the middle one of the labelled, the last one of the unlabelled (of 5, view b
+    takes 3, 4 and 2, 3, as the reference does).
+
+    Args:
+      labelled: `[n, ...]`, or None where only unlabelled crops are mixed.
+      unlabelled: `[m, ...]`.
+
+    Returns:
+      Two arrays `[n // 2 + m // 2, ...]`.
+    """
+    half = unlabelled.shape[0] // 2
+    parts = [(unlabelled[:half], unlabelled[half : 2 * half])]
+    if labelled is not None:
+        parts.insert(0, halves(labelled))
+    first, second = zip(*parts, strict=True)
+    return jnp.concatenate(first), jnp.concatenate(second)
+
+
+def mixing_order(key: jax.Array, volumes: int, crops: int) -> jax.Array:
+    """In which order a batch of several volumes is halved, so that every pair of them is mixed.
+
+    A batch holds the crops of one volume after the other. Halved like that, the box of a mixed
+    crop would always show the same volume, and its surroundings another one. Here both halves
+    hold every volume, as evenly as their number allows, and which crops are mixed is random: of
+    one volume, and of two in either direction.
+
+    Args:
+      key: decides the order.
+      volumes: how many there are.
+      crops: of each.
+
+    Returns:
+      `[volumes * crops]` int32, positions in the batch.
+    """
+    count = volumes * crops
+    turn, shuffle = jax.random.split(key)
+    # One crop of each volume in turn, begun anywhere: any run of them is even.
+    in_turn = jnp.arange(count, dtype=jnp.int32).reshape(volumes, crops).T.ravel()
+    in_turn = jnp.roll(in_turn, jax.random.randint(turn, (), 0, count))
+    half = count // 2
+    return jnp.concatenate([in_turn[:half], jax.random.permutation(shuffle, in_turn[half:])])

@@ -133,7 +133,7 @@ def make_batch(
     crops: Crops | tuple[Crops, ...],
     *,
     crop_size: int,
-    normalization: Normalization,
+    normalization: Normalization | tuple[Normalization, ...],
 ) -> Batch:
     """Cuts, normalises and augments one batch; runs inside the jitted step.
 
@@ -141,16 +141,21 @@ def make_batch(
       planes: slices at least as large as a crop; of several volumes, a tuple.
       crops: which slice, corner and symmetry each crop has; a tuple likewise.
       crop_size: side of a crop.
-      normalization: of the grey values.
+      normalization: of the grey values; of several volumes one for each, or one for all.
     """
     if not isinstance(planes, Planes):
         assert not isinstance(crops, Crops)
+        own = normalization
+        if isinstance(own, Normalization):
+            own = (own,) * len(planes)
         parts = [
-            make_batch(each, where, crop_size=crop_size, normalization=normalization)
-            for each, where in zip(planes, crops, strict=True)
+            make_batch(each, where, crop_size=crop_size, normalization=its)
+            for each, where, its in zip(planes, crops, own, strict=True)
         ]
         return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
     assert isinstance(crops, Crops)
+    if not isinstance(normalization, Normalization):
+        (normalization,) = normalization
     image = _cut(planes.image[..., None], crops, crop_size).astype(jnp.float32)
     image = flip_turn(normalization(image), crops.symmetry)
     seen = jnp.ones_like(image)

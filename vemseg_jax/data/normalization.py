@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from vemseg_jax.data.volume import Volume
+
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
@@ -46,3 +48,20 @@ def combine(
     """
     std = max(float(np.mean(stds)), 1 / dtype_max)
     return Normalization(mean=float(np.mean(means)), std=std, dtype_max=dtype_max)
+
+
+def of_volumes(volumes: Sequence[tuple[Volume, tuple[int, int]]]) -> Normalization:
+    """By the slices of some volumes, in the range (first, one past the last) of each.
+
+    Slices that are constant throughout show no tissue; they count only where there are no others.
+    The largest grey value is that of the first volume.
+    """
+    stds = np.concatenate([volume.slice_std[slice(*range_)] for volume, range_ in volumes])
+    means = np.concatenate([volume.slice_mean[slice(*range_)] for volume, range_ in volumes])
+    counting = stds > 0 if (stds > 0).any() else stds == 0
+    return combine(means[counting], stds[counting], dtype_max=volumes[0][0].dtype_max)
+
+
+def of_volume(volume: Volume) -> Normalization:
+    """By all slices of a volume."""
+    return of_volumes([(volume, (0, volume.shape[0]))])

@@ -10,6 +10,9 @@ from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
 
 STRUCTURE = 1
+# Of a crop, the share that must be labelled, where the slice has crops that are: nothing is
+# learned from a crop that lies in ignored or unlabelled pixels.
+LABELLED_SHARE = 0.1
 
 
 class Crops(NamedTuple):
@@ -52,20 +55,43 @@ def _positions(allowed: np.ndarray) -> Positions:
     return Positions(starts=starts, ends=np.cumsum(stops - starts), width=allowed.shape[1])
 
 
-def _any_in_window(mask: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Whether any of `size` consecutive entries is set, for every start along an axis."""
-    shape = list(mask.shape)
+def _sum_in_window(values: np.ndarray, size: int, axis: int) -> np.ndarray:
+    """The sum of `size` consecutive entries, int32, for every start along an axis."""
+    shape = list(values.shape)
     shape[axis] = 1
-    total = np.concatenate([np.zeros(shape, np.int32), np.cumsum(mask, axis, dtype=np.int32)], axis)
-    count = mask.shape[axis] - size + 1
+    total = np.cumsum(values, axis, dtype=np.int32)
+    total = np.concatenate([np.zeros(shape, np.int32), total], axis)
+    count = values.shape[axis] - size + 1
     low = np.take(total, np.arange(count), axis)
-    return np.take(total, np.arange(count) + size, axis) > low
+    return np.take(total, np.arange(count) + size, axis) - low
 
 
-def crop_positions(mask: np.ndarray, crop_size: int) -> tuple[Positions, Positions]:
-    """Corners whose crop holds a pixel of `mask [h, w]`, and corners whose crop holds none."""
-    holds = _any_in_window(_any_in_window(mask, crop_size, 0), crop_size, 1)
-    return _positions(holds), _positions(~holds)
+def crop_positions(
+    mask: np.ndarray, crop_size: int, *, labelled: np.ndarray | None = None
+) -> tuple[Positions, Positions]:
+    """Corners whose crop holds a pixel of `mask [h, w]`, and corners whose crop holds none.
+
+    Args:
+      mask: pixels of the structure, bool.
+      crop_size: side of a crop, at most h and w.
+      labelled: `[h, w]` bool, pixels whose label is known; None for all. Crops of which less than
+        a tenth is labelled are in neither set, unless no crop of a set has twice as much. A crop
+        without a labelled pixel is in none.
+    """
+    holds = _sum_in_window(_sum_in_window(mask, crop_size, 0) > 0, crop_size, 1) > 0
+    if labelled is None or labelled.all():
+        return _positions(holds), _positions(~holds)
+    known = _sum_in_window(_sum_in_window(labelled, crop_size, 0), crop_size, 1)
+    return _positions(_well_labelled(holds, known, crop_size)), _positions(
+        _well_labelled(~holds, known, crop_size)
+    )
+
+
+def _well_labelled(allowed: np.ndarray, known: np.ndarray, crop_size: int) -> np.ndarray:
+    """Of the corners `allowed`, those whose crop has enough of its pixels labelled (`known`)."""
+    most = int(known.max(initial=0, where=allowed))
+    least = max(1, min(LABELLED_SHARE * crop_size**2, most / 2))
+    return allowed & (known >= least)
 
 
 class CropSampler:
@@ -74,9 +100,10 @@ class CropSampler:
     Each crop draws one of the structures, then one of the slices that hold it, both uniformly,
     then uniformly one of the positions whose crop holds at least one of its pixels. With
     `empty_probability` it is drawn instead from the positions without the structure, uniformly
-    over labelled slices that have such positions. (The reference draws positions until one
-    holds structure and lets an empty one pass with this probability *per try*, which keeps more
-    empty crops than it says.)
+    over labelled slices that have such positions. Where pixels are ignored or not labelled, crops
+    that hardly hold labelled ones are left out (see `crop_positions`). (The reference draws
+    positions until one holds structure and lets an empty one pass with this probability *per try*,
+    which keeps more empty crops than it says.)
     """
 
     def __init__(
@@ -118,9 +145,10 @@ class CropSampler:
                 )
 
     def _index(self, n: int, plane: np.ndarray, channel: int, crop_size: int) -> None:
-        if np.all(plane == UNLABELLED):
+        labelled = plane != UNLABELLED
+        if not labelled.any():
             return
-        holds, lacks = crop_positions(plane == STRUCTURE, crop_size)
+        holds, lacks = crop_positions(plane == STRUCTURE, crop_size, labelled=labelled)
         if holds.total:
             self._holding[channel].append((n, holds))
         if lacks.total:

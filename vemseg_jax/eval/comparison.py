@@ -5,14 +5,19 @@ from collections.abc import Mapping, Sequence
 
 from vemseg_jax.data.colours import structure_of
 from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION
+from vemseg_jax.data.lineage import SAME_IMAGES
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume
 from vemseg_jax.errors import InputError
+from vemseg_jax.eval import provenance
 from vemseg_jax.eval.report import TEST, TRAIN, VALIDATION
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A prediction and the label it is compared with, on which slices and at which level."""
+    """A prediction and the label it is compared with, on which slices and at which level.
+
+    `seen` are slices whose images took part in semi-supervised training, without their labels.
+    """
 
     title: str
     structure: str
@@ -21,6 +26,7 @@ class Comparison:
     level: str
     roles: dict[int, str]
     notes: tuple[str, ...]
+    seen: frozenset[int] = frozenset()
 
 
 def compare(
@@ -53,7 +59,8 @@ def compare(
                 truth=label,
                 level=_level(volume, name, label, level=level),
                 roles=roles,
-                notes=tuple(notes),
+                notes=(*notes, *provenance.notes(volume, name, label, excluded=exclude)),
+                seen=frozenset(provenance.seen_unlabelled(volume.label_info(name))),
             )
         )
         if TEST not in roles.values():
@@ -152,6 +159,8 @@ def _nothing_left(volume: Volume, comparison: Comparison) -> str:
         found = f"no slice labelled in {label!r} is covered by {comparison.prediction!r}"
     else:
         found = f"all {common} slices labelled in {label!r} were used for training or validation"
+        known = volume.label_info(comparison.prediction).get("known_by") or ()
+        found += "".join(f" ({text})" for text in known if text != SAME_IMAGES.text)
     annotations = [n for n in volume.label_names if volume.label_info(n).get("kind") == ANNOTATION]
     own = [n for n in annotations if n != label and n.startswith(comparison.structure)]
     advice = "label more slices, or train with --config.data.num_train_slices below their number"

@@ -139,7 +139,12 @@ def _count(volume: Volume, comparison: Comparison) -> Iterator[SliceScore]:
             ) from error
         # A slice of which nothing is counted is not a slice without structure.
         if counts.pixels:
-            yield SliceScore(name=volume.slice_names[z], role=comparison.roles[z], counts=counts)
+            yield SliceScore(
+                name=volume.slice_names[z],
+                role=comparison.roles[z],
+                counts=counts,
+                seen=z in comparison.seen,
+            )
 
 
 def _rows(
@@ -174,9 +179,17 @@ def _notes(
             f"{comparison.level} scale, left out of every score: training slices "
             f"{listed(train)}; validation slices {listed(validation)}."
         )
+        total = next(row for row in rows if row.title == comparison.title)
+        if total.seen_unlabelled:
+            yield (
+                f"{comparison.title}: semi-supervised: of the {total.score.slices} scored slices "
+                f"{total.seen_unlabelled} were seen in training, as images without their labels. "
+                "To score slices that were not seen at all, hold their images out of training "
+                "with --config.data.z_range=FIRST,END."
+            )
         if volume.has_ignore:
             h, w = volume.plane_shape(comparison.level)
-            score = next(row.score for row in rows if row.title == comparison.title)
+            score = total.score
             share = 100 * (1 - score.pixels / (score.slices * h * w)) if score.slices else 0.0
             yield (
                 f"{comparison.title}: the ignore mask and unlabelled pixels, left out of every "

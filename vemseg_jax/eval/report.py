@@ -14,16 +14,23 @@ ALL = "all"
 
 @dataclasses.dataclass(frozen=True)
 class SliceScore:
-    """One compared slice: its name, its role (train, validation or test) and its counts."""
+    """One compared slice: its name, its role (train, validation or test) and its counts.
+
+    `seen` says that its image took part in semi-supervised training, without its label.
+    """
 
     name: str
     role: str
     counts: SliceCounts
+    seen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one prediction over one range of slices; only test slices are scored."""
+    """The scores of one prediction over one range of slices; only test slices are scored.
+
+    `seen_unlabelled` counts those of them whose images took part in semi-supervised training.
+    """
 
     title: str
     structure: str
@@ -33,6 +40,7 @@ class ScoreRow:
     excluded_training: int
     excluded_validation: int
     score: DiceAccumulator
+    seen_unlabelled: int = 0
 
 
 def score_row(
@@ -55,6 +63,7 @@ def score_row(
         excluded_training=sum(s.role == TRAIN for s in inside),
         excluded_validation=sum(s.role == VALIDATION for s in inside),
         score=accumulate(s.counts for s in inside if s.role == TEST),
+        seen_unlabelled=sum(s.role == TEST and s.seen for s in inside),
     )
 
 
@@ -160,6 +169,7 @@ def row_record(row: ScoreRow) -> dict[str, object]:
         "z_range": row.z_range,
         "slices_scored": score.slices,
         "slices_with_structure": score.structure_slices,
+        "scored_slices_seen_without_label": row.seen_unlabelled,
         "excluded_training_slices": row.excluded_training,
         "excluded_validation_slices": row.excluded_validation,
         "dice_3d": value(score.dice_3d),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vemseg_jax.data.volume import TRAINING
 from vemseg_jax.errors import InputError
+from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method
 
 SUFFIX = "_pred"
@@ -26,6 +27,8 @@ class PredictOptions:
       disagreement: of two networks, also store how far their probabilities lie apart, likewise.
       block_slices: slices that are predicted together; None for as many as have about 2 million
         pixels at training scale.
+      normalization: of grey values: by the statistics of the "volume", of the "training" or of
+        each "slice", see `grey_values`.
     """
 
     resolution: str = TRAINING
@@ -37,6 +40,15 @@ class PredictOptions:
     probabilities: bool = False
     disagreement: bool = False
     block_slices: int | None = None
+    normalization: str = VOLUME
+
+    def check(self) -> None:
+        """Raises InputError for values that cannot be used."""
+        self.method.check()
+        if self.normalization not in NORMALIZATIONS:
+            raise InputError(
+                f"--normalization={self.normalization}: must be one of {', '.join(NORMALIZATIONS)}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

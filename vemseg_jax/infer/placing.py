@@ -14,7 +14,7 @@ from vemseg_jax.infer.outputs import Output, final_directory, partial_directory
 from vemseg_jax.infer.work import Work
 
 # Names of the longer parts are enough to tell what differs.
-_LONG_PARTS = ("grid", "network", "normalization")
+_LONG_PARTS = ("grid", "network")
 
 
 def missing_blocks(work: Work, open_ones: Sequence[Output]) -> list[int]:

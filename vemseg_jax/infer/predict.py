@@ -100,6 +100,7 @@ def predict_volume(
     volume_path, workdir = local_path(volume_path), local_path(workdir, flag="--checkpoint")
     work = Work(Job(volume_path, workdir, which, tuple(slices), options or PredictOptions()))
     print(f"method      {work.parts['method']}")
+    print("\n".join([*work.grey_values.lines(), *work.seen.lines()]))
     names = [output.name for output in work.outputs]
     open_ones = begin(work, overwrite=overwrite)
     if not open_ones:

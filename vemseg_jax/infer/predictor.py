@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling, windows
 from vemseg_jax.infer.trained import Trained, prediction_apply
@@ -89,8 +90,9 @@ def make_planner(
     return windows.plan_tiles(shape, kernel=crop * scale)
 
 
-# From raw slices `[s, h, w]`, the plan's `source`, to probabilities `[s, h, w, c]` of its box.
-Predictor = Callable[[np.ndarray, WindowPlan], jax.Array]
+# From slices `[s, h, w]`, the plan's `source`, to probabilities `[s, h, w, c]` of its box; with
+# the normalisation of grey values, or None of slices that are normalised.
+Predictor = Callable[[np.ndarray, WindowPlan, Normalization | None], jax.Array]
 
 
 def make_predictor(
@@ -98,18 +100,16 @@ def make_predictor(
     method: Method,
     *,
     scale: int,
-    dtype_max: int,
     batch_size: int,
     both: bool = False,
 ) -> Predictor:
-    """A function from raw slices and a plan to probabilities on the device.
+    """A function from slices, a plan and a normalisation to probabilities on the device.
 
     Args:
       trained: network and description.
       method: see `Method`.
       scale: the slices' pixels per network pixel: 1 at training scale, or the network's
         `downsample` at full resolution ("window" only).
-      dtype_max: the largest grey value of the slices' type.
       batch_size: windows per call.
       both: of two networks, the channels of the first and then those of the second.
     """
@@ -121,9 +121,10 @@ def make_predictor(
         flips=method.flips,
         scale=scale,
     )
-    normalization = dataclasses.replace(description.normalization, dtype_max=dtype_max)
 
-    def predict(planes: np.ndarray, plan: WindowPlan) -> jax.Array:
+    def predict(
+        planes: np.ndarray, plan: WindowPlan, normalization: Normalization | None
+    ) -> jax.Array:
         return tiling.predict_planes(
             forward,
             planes,

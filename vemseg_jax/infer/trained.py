@@ -11,9 +11,18 @@ import jax
 from vemseg_jax import __version__
 from vemseg_jax.checkpoint import BEST, LATEST, open_checkpoints
 from vemseg_jax.config import plain
+from vemseg_jax.data.lineage import Identity
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
+
+# What checkpoints of earlier versions do not say.
+ADDED: dict[str, Any] = {
+    "other_volumes": [],
+    "volume_normalizations": [],
+    "identities": [],
+    "marks": [],
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Description:
       crop_size: side of the windows it was trained on, training-scale pixels.
       downsample: full-resolution pixels per training-scale pixel, 4 or 1.
       voxel_size: zyx in nm at full resolution, of the training volume.
-      normalization: of the grey values.
+      normalization: of the grey values, by the statistics of all training volumes together.
       precision: type of activations.
       train_slices, val_slices: z in the training volume; they are no test data.
       volume: the training volume, as given.
@@ -35,6 +44,9 @@ class Description:
       networks: 1, or 2 that taught each other; the weights then stack both, see `models.pair`.
       prediction: of two networks: "first", "second" or "mean".
       other_volumes: fingerprint and training slices of more volumes it was trained on.
+      volume_normalizations: of each training volume by its own statistics, where there are several.
+      identities: what each training volume is known by.
+      marks: z, mean and deviation of the training and validation slices of each training volume.
     """
 
     model: registry.ModelConfig
@@ -52,17 +64,30 @@ class Description:
     networks: int = 1
     prediction: str = "first"
     other_volumes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    volume_normalizations: tuple[Normalization, ...] = ()
+    identities: tuple[Identity, ...] = ()
+    marks: tuple[tuple[tuple[int, float, float], ...], ...] = ()
 
     @property
     def num_train_slices(self) -> int:
         """Over all volumes."""
         return len(self.train_slices) + sum(len(slices) for _, slices in self.other_volumes)
 
-    def slices_in(self, fingerprint: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Training and validation slices in a volume; none where it was not trained on."""
-        if fingerprint == self.fingerprint:
-            return self.train_slices, self.val_slices
-        return dict(self.other_volumes).get(fingerprint, ()), ()
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of the training volumes."""
+        return (self.fingerprint, *(name for name, _ in self.other_volumes))
+
+    @property
+    def normalizations(self) -> tuple[Normalization, ...]:
+        """Of the crops of each training volume."""
+        # Earlier versions took the same for all.
+        return self.volume_normalizations or (self.normalization,) * len(self.fingerprints)
+
+    def normalization_in(self, fingerprint: str) -> Normalization | None:
+        """Of a training volume; None for another one."""
+        own = dict(zip(reversed(self.fingerprints), reversed(self.normalizations), strict=True))
+        return own.get(fingerprint)
 
     def to_meta(self, *, step: int, val_dice: dict[str, float]) -> dict[str, Any]:
         """As JSON values, with the step and the validation Dice per structure."""
@@ -73,8 +98,7 @@ class Description:
     @classmethod
     def from_meta(cls, meta: dict[str, Any]) -> "Description":
         """The inverse of `to_meta`."""
-        # Written by versions that knew one volume only.
-        meta = {"other_volumes": [], **meta}
+        meta = {**ADDED, **meta}
         values = {f.name: meta[f.name] for f in dataclasses.fields(cls)}
         others = meta["other_volumes"]
         values["other_volumes"] = tuple((name, tuple(slices)) for name, slices in others)
@@ -82,6 +106,11 @@ class Description:
             values[name] = tuple(values[name])
         values["model"] = registry.model_from_dict(meta["model"])
         values["normalization"] = Normalization(**meta["normalization"])
+        values["volume_normalizations"] = tuple(
+            Normalization(**each) for each in meta["volume_normalizations"]
+        )
+        values["identities"] = tuple(Identity.from_dict(each) for each in meta["identities"])
+        values["marks"] = tuple(tuple((z, m, s) for z, m, s in each) for each in meta["marks"])
         return cls(**values)
 
 

@@ -19,11 +19,13 @@ from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path, open_volu
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
 from vemseg_jax.infer.decide import decide
+from vemseg_jax.infer.grey_values import grey_values
 from vemseg_jax.infer.grid import Block, make_grid
 from vemseg_jax.infer.job import BlockError, Job, PredictOptions
 from vemseg_jax.infer.ledger import fingerprint
 from vemseg_jax.infer.outputs import BlockWriter, Checksums, Output
 from vemseg_jax.infer.predictor import WINDOW, Predictor, describe, make_planner, make_predictor
+from vemseg_jax.infer.seen import Seen, seen_slices
 from vemseg_jax.infer.trained import Description, Trained, load_trained
 from vemseg_jax.infer.windows import grown
 from vemseg_jax.models.registry import is_exclusive, model_to_dict
@@ -82,6 +84,7 @@ class Work:
 
     Attributes:
       volume, trained: what is predicted with what.
+      grey_values: how they are normalised.
       grid: the blocks.
       outputs: the label images.
       parts: everything that the result follows from, as JSON values.
@@ -92,11 +95,12 @@ class Work:
 
     def __init__(self, job: Job):
         self.job, options = job, job.options
-        options.method.check()
+        options.check()
         self.volume = open_volume(job.volume)
         self.trained = _as_asked(load_trained(job.workdir, job.which), options)
         description = self.trained.description
         check_volume(self.volume, description)
+        self.grey_values = grey_values(options.normalization, self.volume, description)
         self.full = options.resolution == FULL and self.volume.downsample != 1
         # The reference's windows are cut at full resolution; whole slices pass at training scale.
         self.level = FULL if self.full and options.method.name == WINDOW else TRAINING
@@ -132,7 +136,6 @@ class Work:
             self.trained,
             self.job.options.method,
             scale=self._scale,
-            dtype_max=self.volume.dtype_max,
             batch_size=self.job.options.batch_size,
             both=self.job.options.disagreement,
         )
@@ -145,7 +148,7 @@ class Work:
             "network": plain(model_to_dict(description.model)),
             "prediction": description.prediction if description.networks == 2 else "single",
             "structures": list(description.structures),
-            "normalization": plain(description.normalization),
+            "normalization": self.grey_values.record(),
             "precision": description.precision,
             "volume": self.volume.fingerprint,
             "resolution": FULL if self.full else TRAINING,
@@ -153,6 +156,11 @@ class Work:
             "outputs": [output.name for output in self.outputs],
             "grid": plain(self.grid),
         }
+
+    @functools.cached_property
+    def seen(self) -> Seen:
+        """The slices of the volume that the network has seen in training."""
+        return seen_slices(self.trained.description, self.volume)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -213,7 +221,8 @@ class Work:
           "mask", "probability" and "disagreement", those asked for, `[s, h, w, structures]` uint8,
           and "finite", whether the network gave numbers everywhere.
         """
-        prob = self._predict(planes, self._plan(block))
+        images, normalization = self.grey_values.of(block.slices, planes)
+        prob = self._predict(images, self._plan(block), normalization)
         enlarged = None
         if self.full and self.level == TRAINING:
             (y0, y1), (x0, x1) = self._full_box(block)
@@ -265,17 +274,14 @@ class Work:
 
     def attributes(self, output: Output) -> dict[str, Any]:
         """What a label image records of where it came from."""
-        description = self.trained.description
-        # Slice numbers of another volume mean nothing here.
-        training, validation = description.slices_in(self.volume.fingerprint)
         return {
             "kind": output.kind,
             "quantity": output.quantity,
             "structure": output.structure,
             "labelled_slices": list(self.grid.slices),
-            "training_slices": list(training),
-            "validation_slices": list(validation),
-            "training_volume": description.volume,
+            **self.seen.record(),
+            "training_volume": self.trained.description.volume,
+            "normalization": self.grey_values.record(),
             "model": self.parts["network"]["name"],
             "prediction": self.parts["prediction"],
             "checkpoint": f"{self.trained.workdir} {self.trained.which} step {self.trained.step}",

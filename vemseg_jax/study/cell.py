@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import vemseg_jax
+from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
 RESULT = "result.json"
 # Of a row of `evaluation/summary.json`.
 SCORED = (
     "dice_3d", "dice_3d_structure_slices", "average_dice_2d", "slices_scored",
-    "slices_with_structure",
+    "slices_with_structure", "scored_slices_seen_without_label",
 )  # fmt: skip
 
 
@@ -56,9 +57,15 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     if predicted.failed or not predicted.complete:
         raise RuntimeError(f"prediction: {predicted.failed or 'incomplete'}")
     predicting = time.monotonic() - start
-    labelled = {
-        z for name in config.data.structures for z in open_volume(volume).labelled_slices(name)
-    }
+    opened = open_volume(volume)
+    labelled = {z for name in config.data.structures for z in opened.labelled_slices(name)}
+    for name in predicted.names:
+        trained_on = set(opened.label_info(name)["training_slices"]) & set(spec["scored"])
+        if trained_on:
+            raise InputError(
+                f"{volume}: the scored slices {sorted(trained_on)} were trained on, in another "
+                "volume of the study that shows the same images; leave one of the two out"
+            )
     evaluation = folder / "evaluation"
     evaluate(
         volume,

@@ -2,12 +2,14 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import ExperimentConfig, is_pair, plain
+from vemseg_jax.data import lineage
 from vemseg_jax.data.split import evenly_spaced
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
@@ -134,7 +136,11 @@ def cells(study: Study) -> Iterator[Cell]:
     """Every run of a study: seed by seed, so that an early stop leaves whole comparisons."""
     recipes = _recipes(study)
     for cell in _combinations(study):
-        yield dataclasses.replace(cell, recipe=recipes[cell.method])
+        recipe = recipes[cell.method]
+        if cell.is_across:
+            # Earlier versions normalised all volumes by the statistics of the training ones.
+            recipe = _digest([recipe, "each volume by its own statistics"])
+        yield dataclasses.replace(cell, recipe=recipe)
 
 
 def _combinations(study: Study) -> Iterator[Cell]:
@@ -161,6 +167,21 @@ def _across(study: Study, seed: int) -> Iterator[Cell]:
         for structures in [shared] if study.joint else [(s,) for s in shared]:
             for name in study.across_methods:
                 yield Cell(left_out.name, others, structures, study.across_budget, name, seed)
+
+
+def related_volumes(study: Study) -> Iterator[tuple[StudyVolume, StudyVolume, lineage.Relation]]:
+    """Pairs of volumes that show the same images, or may do so, and why.
+
+    Raises:
+      InputError: no such volume.
+    """
+    known = [lineage.identity(open_volume(volume.path)) for volume in study.volumes]
+    for (one, its), (other, others) in itertools.combinations(
+        zip(study.volumes, known, strict=True), 2
+    ):
+        found = lineage.relation(its, others)
+        if found is not None:
+            yield one, other, found
 
 
 def labelled_slices(volume: StudyVolume) -> list[int]:

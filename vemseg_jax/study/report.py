@@ -8,6 +8,7 @@ from typing import Any
 
 from vemseg_jax.config import is_pair
 from vemseg_jax.data.atomic import AtomicDirectory, lock, unlock
+from vemseg_jax.data.lineage import Relation
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure.measure import measure
 from vemseg_jax.measure.options import Options
@@ -23,7 +24,15 @@ from vemseg_jax.study.blocks import (
     to_html,
     to_markdown,
 )
-from vemseg_jax.study.design import Method, Study, schedule, scored_slices, training_slices
+from vemseg_jax.study.design import (
+    Method,
+    Study,
+    StudyVolume,
+    related_volumes,
+    schedule,
+    scored_slices,
+    training_slices,
+)
 from vemseg_jax.study.run import Outcome
 
 REPORT, RENDERED = "report", "rendered"
@@ -154,9 +163,20 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     if any(is_pair(method.config) for method in study.methods):
         lines.append(
             "Semi-supervised: half of a batch are labelled crops; the other half come from all "
-            "other slices, those that are scored among them, without their labels. The first of "
-            "the two networks predicts."
+            "other slices of the training volume, without their labels. The slices that are scored "
+            "are among them: their images were seen in training, which those of a supervised run "
+            "were not. Runs trained on other volumes have not seen them. The first of the two "
+            "networks predicts."
         )
+    for one, other, found in _related(study):
+        lines.append(
+            f"{one.name} and {other.name} {'' if found.same else 'may '}show the same slices "
+            f"({found.text}): they are no independent repetitions of each other."
+        )
+    lines.append(
+        "Grey values of each volume are normalised by its own mean and deviation, in training and "
+        "in prediction."
+    )
     passes = {
         "window": "in the study's sliding window (overlapping by three quarters, averaged)",
         "whole": "in one pass, or in the fewest windows where a network needs its crop's size",
@@ -185,6 +205,13 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     )
     lines.append(f"All runs together took {training} of training and {predicting} of prediction.")
     return lines
+
+
+def _related(study: Study) -> list[tuple[StudyVolume, StudyVolume, Relation]]:
+    try:
+        return list(related_volumes(study))
+    except InputError:  # a volume that was removed since takes no report with it
+        return []
 
 
 def _machine(result: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from vemseg_jax.study.design import (
     cells,
     describe,
     experiment,
+    related_volumes,
     scored_slices,
     training_slices,
 )
@@ -66,6 +67,12 @@ def check_study(study: Study) -> None:
             )
     for volume in study.volumes:
         scored_slices(study, volume)
+    for one, other, found in related_volumes(study):
+        if study.across and found.same:
+            raise InputError(
+                f"--volumes: {one.name} and {other.name} show the same slices ({found.text}): what "
+                "is trained on one is no test on the other; leave one out"
+            )
     if study.across and len(study.volumes) < 2:
         raise InputError("training on all volumes but one needs at least two volumes")
     for method in study.methods:

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 
 from vemseg_jax.config import ExperimentConfig, is_pair
-from vemseg_jax.data import input_pipeline
+from vemseg_jax.data import input_pipeline, lineage
 from vemseg_jax.data.sampling import CropSampler, EvenSampler
 from vemseg_jax.data.sources import Batches, Joined, Resident, Source, Streamed
 from vemseg_jax.data.split import Split, split_slices
@@ -58,7 +58,44 @@ def other_volumes(volume: Volume, config: ExperimentConfig) -> list[tuple[Volume
     others = [open_volume(path) for path in data.other_volumes]
     for other in others:
         _check_alike(volume, other)
-    return [(other, find_split(other, plain)) for other in others]
+    held_out = find_split(volume, config).val
+    return [
+        (other, _without_held_out(volume, other, find_split(other, plain), held_out))
+        for other in others
+    ]
+
+
+def _without_held_out(
+    volume: Volume, other: Volume, split: Split, held_out: Sequence[int]
+) -> Split:
+    """Leaves slices out of a copy's that are held out for validation in the first volume."""
+    found = lineage.relation(lineage.identity(volume), lineage.identity(other))
+    if found is None or not set(split.train) & set(held_out):
+        return split
+    if not found.same:
+        logging.warning(
+            "%s may show the images of %s (%s): then the held-out slices %s are trained on, and "
+            "the validation scores are too good",
+            other.path,
+            volume.path,
+            found.text,
+            sorted(set(split.train) & set(held_out)),
+        )
+        return split
+    train = tuple(z for z in split.train if z not in held_out)
+    logging.warning(
+        "%s shows the images of %s (%s): the slices %s are held out there and do not train here",
+        other.path,
+        volume.path,
+        found.text,
+        sorted(set(split.train) & set(held_out)),
+    )
+    if not train:
+        raise InputError(
+            f"--config.data.other_volumes: {other.path} shows the images of {volume.path} and has "
+            "no labelled slice that is not held out there; leave it out"
+        )
+    return Split(train=train, val=())
 
 
 # Pixels of volumes that are trained on together may differ in size by this factor.
@@ -67,12 +104,11 @@ _ALIKE = 1.5
 
 def _check_alike(volume: Volume, other: Volume) -> None:
     of = "--config.data.other_volumes: "
-    for what, mine, its in (
-        ("grey values up to", volume.dtype_max, other.dtype_max),
-        ("a training scale downsampled by", volume.downsample, other.downsample),
-    ):
-        if mine != its:
-            raise InputError(f"{of}{other.path} has {what} {its}, {volume.path} {mine}")
+    if volume.downsample != other.downsample:
+        raise InputError(
+            f"{of}{other.path} has a training scale downsampled by {other.downsample}, "
+            f"{volume.path} {volume.downsample}"
+        )
     ratio = other.voxel_size[1] / volume.voxel_size[1]
     if not 1 / _ALIKE <= ratio <= _ALIKE:
         raise InputError(
@@ -105,6 +141,17 @@ def unlabelled_slices(volume: Volume, config: ExperimentConfig, split: Split) ->
             "leave labelled slices out with --config.data.num_train_slices"
         )
     return slices
+
+
+def _say_seen(volume: Volume, config: ExperimentConfig, slices: Sequence[int]) -> None:
+    labelled = {z for name in config.data.structures for z in volume.labelled_slices(name)}
+    logging.info(
+        "%s: %d slices are seen as images without labels, %d of them labelled slices that are left "
+        "out: scored later on, they are no unseen ones; --config.data.z_range holds images out",
+        volume.path,
+        len(slices),
+        len(labelled.intersection(slices)),
+    )
 
 
 def memory_budget(config: ExperimentConfig) -> int:
@@ -144,6 +191,7 @@ def make_batches(
     for (each, chosen), part in zip(places, parts, strict=True):
         if kinds == 2:
             slices = unlabelled_slices(each, config, chosen)
+            _say_seen(each, config, slices)
             source = _unlabelled_source(each, config, slices, placement, budget, part)
             if not source.streamed:
                 budget -= _bytes(each, config, slices, 0)

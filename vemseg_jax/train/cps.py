@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vemseg_jax.data.cutmix import halves, mix
+from vemseg_jax.data.cutmix import halves, mix, views
 from vemseg_jax.data.input_pipeline import Batch
 from vemseg_jax.losses.dice import hard_dice
 from vemseg_jax.models import pair
@@ -132,9 +132,8 @@ def cutmix_passes(
     mask: jax.Array,
 ) -> _Passed:
     """With CutMix: students see crops mixed of two views, teachers each view."""
-    sources = (labelled, unlabelled) if rule.on_labelled else (unlabelled,)
-    image_a, image_b = _views([image for image, _ in sources])
-    seen_a, seen_b = _views([seen for _, seen in sources])
+    pairs = zip(labelled if rule.on_labelled else (None, None), unlabelled, strict=True)
+    (image_a, image_b), (seen_a, seen_b) = (views(*pair) for pair in pairs)
     fixed = jax.lax.stop_gradient(params)
     if rule.merged:
         probs = [halves(x["prob"]) for x in run(fixed, jnp.concatenate([image_a, image_b]))]
@@ -146,12 +145,6 @@ def cutmix_passes(
     supervised = run(params, labelled[0])
     taught = [mix(a, b, mask) for a, b in probs]
     return supervised, students, taught, (mixed, mix(seen_a, seen_b, mask))
-
-
-def _views(parts: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    """The first halves of batches, joined, and the second ones."""
-    first, second = zip(*(halves(part) for part in parts), strict=True)
-    return jnp.concatenate(first), jnp.concatenate(second)
 
 
 def _watch(taught: list[jax.Array], seen: jax.Array) -> Metrics:

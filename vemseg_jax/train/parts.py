@@ -60,7 +60,7 @@ def make_supervised_step(
         optimizer,
         objective=_objective(config),
         crop_size=config.data.crop_size,
-        normalization=description.normalization,
+        normalization=description.normalizations,
         seed=config.train.seed,
         placement=placement,
     )
@@ -81,7 +81,7 @@ def make_pair_step(
         rule=make_rule(config, _objective(config)),
         crop_size=config.data.crop_size,
         epoch_steps=steps_per_epoch(config, description.num_train_slices),
-        normalization=description.normalization,
+        normalization=description.normalizations,
         seed=config.train.seed,
         placement=placement,
     )

@@ -11,8 +11,8 @@ import optax
 from absl import logging
 
 from vemseg_jax.config import CPSConfig, ExperimentConfig
-from vemseg_jax.data.cutmix import draw_masks
-from vemseg_jax.data.input_pipeline import Planes, make_batch
+from vemseg_jax.data.cutmix import draw_masks, mixing_order
+from vemseg_jax.data.input_pipeline import Batch, Planes, make_batch
 from vemseg_jax.data.normalization import Normalization
 from vemseg_jax.data.sampling import Crops
 from vemseg_jax.models import pair, registry
@@ -77,7 +77,7 @@ def make_cps_step(
     rule: CPSRule,
     crop_size: int,
     epoch_steps: int,
-    normalization: Normalization,
+    normalization: Normalization | tuple[Normalization, ...],
     seed: int,
     placement: Placement = ONE_DEVICE,
 ) -> Callable[[TrainState, Both, BothCrops], tuple[TrainState, Metrics]]:
@@ -96,6 +96,10 @@ def make_cps_step(
         mask = None
         if rule.cutmix:
             key = jax.random.fold_in(jax.random.key(seed), state.step)
+            labelled, unlabelled = (
+                _for_mixing(batch, where, jax.random.fold_in(key, n))
+                for n, (batch, where) in enumerate(zip((labelled, unlabelled), crops, strict=True))
+            )
             halves = labelled.image.shape[0] // 2 * (2 if rule.on_labelled else 1)
             mask = draw_masks(key, halves, (crop_size, crop_size))
         state, metrics = cps_step(
@@ -112,6 +116,14 @@ def make_cps_step(
         return state, jax.tree.map(lambda x: x.astype(jnp.float32), metrics)
 
     return placement.step(step)
+
+
+def _for_mixing(batch: Batch, crops: Crops | tuple[Crops, ...], key: jax.Array) -> Batch:
+    """The batch in an order in which its halves hold every volume; of one volume as it is."""
+    if isinstance(crops, Crops):
+        return batch
+    order = mixing_order(key, len(crops), crops[0].plane.shape[0])
+    return jax.tree.map(lambda x: jnp.take(x, order, axis=0), batch)
 
 
 class CollapseWatch:

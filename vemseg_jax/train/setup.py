@@ -12,13 +12,13 @@ import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, differences, is_pair
-from vemseg_jax.data import normalization
+from vemseg_jax.data import lineage, normalization
 from vemseg_jax.data.input_pipeline import labelled_planes
 from vemseg_jax.data.sources import Batches
 from vemseg_jax.data.split import Split
 from vemseg_jax.data.volume import TRAINING, Volume
 from vemseg_jax.errors import InputError
-from vemseg_jax.infer.trained import Description, prediction_apply
+from vemseg_jax.infer.trained import ADDED, Description, prediction_apply
 from vemseg_jax.interrupts import StopRequest
 from vemseg_jax.models import registry
 from vemseg_jax.parallel import Placement, first_decides, of_first
@@ -70,19 +70,15 @@ def describe(
     others: Sequence[tuple[Volume, Split]] = (),
 ) -> Description:
     """What the checkpoints of this run will say of themselves."""
-    low, high = z_range(volume, config)
-    norm = normalization.combine(
-        np.concatenate([volume.slice_mean[low:high], *(v.slice_mean for v, _ in others)]),
-        np.concatenate([volume.slice_std[low:high], *(v.slice_std for v, _ in others)]),
-        dtype_max=volume.dtype_max,
-    )
+    places = [(volume, z_range(volume, config)), *((v, (0, v.shape[0])) for v, _ in others)]
+    splits = [split, *(chosen for _, chosen in others)]
     return Description(
         model=config.model,
         structures=tuple(config.data.structures),
         crop_size=config.data.crop_size,
         downsample=volume.downsample,
         voxel_size=volume.voxel_size,
-        normalization=norm,
+        normalization=normalization.of_volumes(places),
         precision=config.train.precision,
         train_slices=split.train,
         val_slices=split.val,
@@ -92,6 +88,14 @@ def describe(
         networks=2 if is_pair(config) else 1,
         prediction=config.cps.prediction,
         other_volumes=tuple((each.fingerprint, chosen.train) for each, chosen in others),
+        volume_normalizations=tuple(normalization.of_volumes([each]) for each in places)
+        if others
+        else (),
+        identities=tuple(lineage.identity(each) for each, _ in places),
+        marks=tuple(
+            lineage.marks(each, [*chosen.train, *chosen.val])
+            for (each, _), chosen in zip(places, splits, strict=True)
+        ),
     )
 
 
@@ -123,7 +127,7 @@ def prepare(
             size=volume.plane_shape(TRAINING),
             crop_size=config.data.crop_size,
             batch_size=options.batch_size,
-            normalization=description.normalization,
+            normalization=description.normalizations[0],
             exclusive=registry.is_exclusive(config.model),
         )
     start = initial_state(config, model, optimizer)
@@ -172,8 +176,9 @@ def _resume(
         return state, -math.inf, Score(), Owed()
     meta = checkpoints.meta(LATEST)
     new = description.to_meta(step=meta["step"], val_dice=meta["val_dice"])
-    ignored = ("config", "version", "volume", SCORE, OWED)
-    meta = {"other_volumes": [], **meta}
+    # What a volume is known by follows from its fingerprint, and is not in older checkpoints.
+    ignored = ("config", "version", "volume", "identities", "marks", SCORE, OWED)
+    meta = {**ADDED, **meta}
     changed = differences(
         {k: v for k, v in meta.items() if k not in ignored},
         {k: v for k, v in json.loads(json.dumps(new)).items() if k not in ignored},

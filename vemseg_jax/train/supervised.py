@@ -68,7 +68,7 @@ def make_step(
     *,
     objective: Objective,
     crop_size: int,
-    normalization: Normalization,
+    normalization: Normalization | tuple[Normalization, ...],
     seed: int,
     placement: Placement = ONE_DEVICE,
 ) -> Callable[[TrainState, Planes, Crops], tuple[TrainState, Metrics]]:
