@@ -226,6 +226,7 @@ def _print_images(
         print(f"grey values {low:g} to {high:g} become 0 to {np.iinfo(source.dtype).max}")
     if source.ignored:
         print(f"            {source.ignored} other entries of the folder are not used")
+    _print_notes("images", source)
     print(f"axes        zyx ({source.axes_from})")
     print(f"voxel size  {_lengths(voxel_size)} nm, z,y,x (from {origin})")
     warning = describe_gaps(source.names) if source.has_files else None
@@ -244,6 +245,7 @@ def _print_pairing(
         print("labels      none given")
     rows: list[tuple[str, ...]] = [("z", "image", "structure", "label")]
     for plan in plans:
+        _print_notes(plan.name, plan.source)
         if not plan.source.has_files and len(plan.pairs) == images.shape[0]:
             print(
                 f"labels      {plan.name}: every slice, from the same slice of {plan.source.path}"
@@ -257,10 +259,16 @@ def _print_pairing(
             columns = [text.ljust(n) for text, n in zip(row, widths, strict=False)]
             print("  " + "  ".join([*columns, row[3]]))
     if ignore is not None:
+        _print_notes(IGNORE, ignore.source)
         print(
             f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
             f" {dilation} pixels"
         )
+
+
+def _print_notes(what: str, source: SliceSource) -> None:
+    for note in source.notes:
+        print(f"note        {what}: {note}")
 
 
 def _print_clipped(source: SliceSource) -> None:

@@ -29,6 +29,7 @@ class SliceSource:
         otherwise and nobody has confirmed it.
       ignored: entries of the folder that are no TIFF files.
       value_range: maps grey values that are neither 8 nor 16 bit unsigned; None keeps values.
+      notes: what a person should know of how the source is read, a sentence each.
     """
 
     path: Path | str
@@ -40,6 +41,7 @@ class SliceSource:
     axes_from: str | None
     ignored: int = 0
     value_range: ValueRange | None = None
+    notes: tuple[str, ...] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -106,6 +108,8 @@ def virtual_array(
         for index, z in enumerate(zs):
             try:
                 plane = np.asarray(reader(z))
+            except InputError:
+                raise
             except Exception as error:
                 # Every codec has exceptions of its own, which tensorstore would not let through.
                 raise InputError(f"{where(z)}: {reason(error)}") from error
