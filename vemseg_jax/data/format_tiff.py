@@ -93,11 +93,11 @@ def open_files(
 
 
 def _listed(files: list[Path], headers: list[tiff.TiffHeader]) -> tiff_ome.OmeSet | None:
-    """The set that the first file with OME-XML belongs to."""
+    """The set of several files that one of them tells of first."""
     for file, header in zip(files, headers, strict=True):
-        if header.xml is not None:
-            listed = tiff_ome.set_of(file, header.xml)
-            return listed if listed is not None and len(listed.files) > 1 else None
+        listed = tiff_ome.set_of(file, header.xml)
+        if listed is not None and len(listed.files) > 1:
+            return listed
     return None
 
 
