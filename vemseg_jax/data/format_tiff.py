@@ -1,4 +1,4 @@
-"""Slices of TIFF files: a folder of them, or one file with many pages."""
+"""Slices of TIFF or PNG files: a folder of them, or one TIFF file with many pages."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,35 +7,41 @@ from pathlib import Path
 from natsort import natsorted
 
 from vemseg_jax.data import tiff, tiff_ome
+from vemseg_jax.data.slice_files import PNG_SUFFIXES, TIFF_SUFFIXES, SliceReader, read_header
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
-from vemseg_jax.data.tiff_reader import TiffReader
 from vemseg_jax.data.tiff_slices import SPLIT
+from vemseg_jax.data.unknown_formats import describe_folder
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
 
-TIFF_SUFFIXES = (".tif", ".tiff")
 # LOW and HIGH of `--value_range`.
 Range = tuple[float, float] | None
 _PRINTED_NOTES = 3
 
 
-def list_tiffs(folder: Path) -> tuple[list[str], int]:
-    """TIFF file names in natural order, and how many other entries there are.
+def list_slices(folder: Path) -> tuple[list[str], int]:
+    """Names of TIFF or PNG files in natural order, and how many other entries there are.
 
     Hidden files, which some systems leave beside images, are not counted.
 
     Raises:
-      InputError: no TIFF files.
+      InputError: no such files, or files of both kinds.
     """
     visible = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
-    names = [
-        name
-        for name in visible
-        if name.lower().endswith(TIFF_SUFFIXES) and not (folder / name).is_dir()
-    ]
+    files = [name for name in visible if not (folder / name).is_dir()]
+    tiffs = [name for name in files if name.lower().endswith(TIFF_SUFFIXES)]
+    pngs = [name for name in files if name.lower().endswith(PNG_SUFFIXES)]
+    if tiffs and pngs:
+        raise InputError(
+            f"{folder}: {len(tiffs)} TIFF files ({tiffs[0]}) and {len(pngs)} PNG files ({pngs[0]});"
+            " keep one kind in the folder"
+        )
+    names = tiffs or pngs
     if not names:
-        found = f"{len(visible)} other files" if visible else "it is empty"
-        raise InputError(f"{folder}: no TIFF files ({found}); files ending in .tif are needed")
+        raise InputError(
+            f"{folder}: no TIFF files ({describe_folder(visible)}); files ending in .tif or .png"
+            " are needed"
+        )
     return natsorted(names), len(visible) - len(names)
 
 
@@ -49,7 +55,7 @@ def open_files(
     value_range: Range = None,
     in_order: bool = True,
 ) -> SliceSource:
-    """A source of one TIFF file per slice, all headers checked.
+    """A source of one TIFF or PNG file per slice, all headers checked.
 
     The files are in the order of the slices; unless `in_order`, the set that they say they are may
     tell of another.
@@ -59,7 +65,7 @@ def open_files(
     """
     headers: list[tiff.TiffHeader] = []
     for file in files:
-        header = tiff.read_header(file, label=label, ranged=value_range is not None, alone=True)
+        header = read_header(file, label=label, ranged=value_range is not None, alone=True)
         if header.shape[0] != 1:
             raise InputError(
                 f"{file}: {header.shape[0]} pages; one slice per file is needed here, a stack is"
@@ -122,7 +128,7 @@ def _source(
 
     return SliceSource(
         path=path,
-        array=virtual_array(shape, dtype, TiffReader(places, label=label), where),
+        array=virtual_array(shape, dtype, SliceReader(places, label=label), where),
         names=numbered(len(places)) if names is None else tuple(names),
         has_files=names is not None,
         voxel_size=first.voxel_size,
@@ -176,14 +182,14 @@ def inverted_notes(headers: list[tiff.TiffHeader], *, label: bool) -> list[str]:
 
 
 def open_folder(folder: Path, *, label: bool, value_range: Range) -> SliceSource:
-    """A folder of TIFF files, in natural order, or in that of the set that they say they are.
+    """A folder of TIFF or PNG files, in natural order, or in that of the set that they are.
 
     Raises:
-      InputError: as `open_files`, or no TIFF files.
+      InputError: as `open_files`, or no files of slices.
     """
-    names, ignored = list_tiffs(folder)
+    names, ignored = list_slices(folder)
     files = [folder / name for name in names]
-    first = tiff.read_header(files[0], label=label, ranged=value_range is not None, alone=True)
+    first = read_header(files[0], label=label, ranged=value_range is not None, alone=True)
     listed = tiff_ome.set_of(files[0], first.xml)
     if first.shape[0] > 1 and listed is not None and len(listed.files) > 1:
         return _open_set(folder, files[0], listed, names, label=label, value_range=value_range)
@@ -225,9 +231,7 @@ def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range)
     Raises:
       InputError: it cannot be used.
     """
-    header = tiff.read_header(
-        path, label=label, ranged=value_range is not None, confirmed=axes == "zyx"
-    )
+    header = read_header(path, label=label, ranged=value_range is not None, confirmed=axes == "zyx")
     return _source(
         path,
         [header],

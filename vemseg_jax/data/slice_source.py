@@ -27,7 +27,7 @@ class SliceSource:
       axes: as the source records them, such as "zyx"; None where it does not.
       axes_from: how it is known which axis is which, for people; None where the record says
         otherwise and nobody has confirmed it.
-      ignored: entries of the folder that are no TIFF files.
+      ignored: entries of the folder that are not read.
       value_range: maps grey values that are neither 8 nor 16 bit unsigned; None keeps values.
       notes: what a person should know of how the source is read, a sentence each.
     """

@@ -16,6 +16,7 @@ from vemseg_jax.data.failures import is_damage, reason
 from vemseg_jax.data.tiff_ome import own_uuid
 from vemseg_jax.data.tiff_reader import Place, has_alpha, keeps_inverted
 from vemseg_jax.data.tiff_slices import Slices, describe, find_slices, truncated
+from vemseg_jax.data.unknown_formats import explain
 from vemseg_jax.errors import InputError
 
 # Whatever it warns of is checked here and raised as an error that names the file.
@@ -23,6 +24,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
 VoxelSize = tuple[float | None, float | None, float | None]
 MAX_PIXELS = 2**31
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CHAIN = "its directory of pages ends early"
 
 _NM = {
@@ -93,14 +95,12 @@ def count_directories(path: Path) -> int:
       InputError: not a TIFF file, or the chain leads outside the file: it is truncated.
     """
     size = os.path.getsize(path)
-    if size == 0:
-        raise InputError(f"{path}: the file is empty; a TIFF image is needed")
     with open(path, "rb") as file:
         head = file.read(16)
         order = {b"II": "<", b"MM": ">"}.get(head[:2])
         magic = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) >= 4 else 0
         if magic not in (42, 43):
-            raise InputError(f"{path}: not a TIFF file; TIFF slices are needed")
+            raise InputError(f"{path}: {explain(path)}")
         big = magic == 43
         count_type, entry, offset_type = ("Q", 20, "Q") if big else ("H", 12, "I")
         try:
@@ -148,7 +148,7 @@ def read_header(
       InputError: not a TIFF file, truncated, colour, pages of several shapes or types, or
         pages that are not slices.
     """
-    with _failing(path):
+    with failing(path):
         directories = count_directories(path)
         with tifffile.TiffFile(path) as tif:
             # Before anything else, after which pages may share the tags of the first.
@@ -174,7 +174,7 @@ def read_header(
 
 
 @contextmanager
-def _failing(path: Path) -> Iterator[None]:
+def failing(path: Path) -> Iterator[None]:
     """Turns whatever a reader raises into an error that names the file and what happened."""
     try:
         yield
@@ -197,7 +197,7 @@ def _check_files(
         numbers.setdefault(place.file, []).append(place.page)
     inverted = Inverted(0, 0)
     for file, chosen in numbers.items():
-        with _failing(file):
+        with failing(file):
             if file == path:
                 own = _check_slices(file, pages, chosen, found, label=label, ranged=ranged)
             else:
