@@ -8,6 +8,7 @@ from pathlib import Path
 
 from absl import app, flags
 
+from vemseg_jax.data.failures import machine_fault
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -18,7 +19,8 @@ INTERRUPTED_STATUS = 130
 def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
     """Parses the flags, calls `main` and turns `InputError` into one line on stderr.
 
-    Exit status: what `main` returns, 0 for None; 2 input that cannot be used, 130 interrupted.
+    Exit status: what `main` returns, 0 for None; 2 input that cannot be used, or a disk, network
+    share or memory that failed; 130 interrupted.
     Any other exception is a defect of the program and keeps its traceback.
 
     Args:
@@ -39,6 +41,11 @@ def run(main: Callable[..., int | None], *, positional: int = 0) -> None:
             return status
         except InputError as error:
             _fail(error)
+        except Exception as error:
+            fault = None if isinstance(error, BrokenPipeError) else machine_fault(error)
+            if fault is None:
+                raise
+            _fail(InputError(fault))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(INTERRUPTED_STATUS)

@@ -18,6 +18,7 @@ from vemseg_jax.data.check_report import (
     percent,
     slice_list,
 )
+from vemseg_jax.data.failures import is_damage
 from vemseg_jax.data.normalization import slice_statistics
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path
@@ -40,7 +41,9 @@ def read_plane(array: ts.TensorStore, z: int, damaged: list[int]) -> np.ndarray 
     """One slice `[h, w]` of an array; None, and `z` added to `damaged`, where it is damaged."""
     try:
         ((_, (plane,)),) = read_slices([array], [z])
-    except InputError:
+    except InputError as error:
+        if not is_damage(error):
+            raise
         damaged.append(z)
         return None
     return plane

@@ -83,6 +83,14 @@ _TEXTS = {
 }
 _PHRASES = {os.strerror(code): code for code in _TEXTS}
 
+# Faults of the machine, whatever was being read or written when they showed.
+_MACHINE = frozenset(
+    code
+    for code, text in _TEXTS.items()
+    if text in (_FULL, _LOST, _BROKEN, _FILES, _MEMORY, _LARGE)
+) | {errno.EDQUOT, errno.EROFS}
+_PATH = re.compile(r"(?:file|writing:|open:|read:) \"([^\"]+)\"")
+
 DAMAGED_REMEDY = "copy or export it again"
 
 
@@ -139,6 +147,21 @@ def os_code(error: BaseException) -> int | None:
             if phrase in text:
                 return code
     return None
+
+
+def machine_fault(error: BaseException) -> str | None:
+    """One line on a disk, connection or memory that failed; None for anything else.
+
+    Names the file, where the error does.
+    """
+    memory = any(isinstance(each, MemoryError) for each in _chain(error))
+    if os_code(error) not in _MACHINE and not memory:
+        return None
+    names = [each.filename for each in _chain(error) if isinstance(each, OSError)]
+    names += [found.group(1) for each in _chain(error) for found in _PATH.finditer(str(each))]
+    name = next((name for name in names if name), None)
+    why = reason(error, writing=True)
+    return why if name is None else f"{os.fsdecode(name)}: {why}"
 
 
 def is_damage(error: BaseException) -> bool:

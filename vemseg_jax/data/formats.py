@@ -31,8 +31,8 @@ def open_source(
     Args:
       path: folder of TIFF or PNG slices, TIFF stack, OME-Zarr 0.4 or 0.5 (level 0, one channel),
         array of Zarr 2 or 3, N5 dataset, neuroglancer precomputed volume, HDF5 file with the
-        dataset behind it (`stack.h5/volumes/raw`), MRC file; of the chunked formats also an address of
-        `gs://`, `s3://` or `http(s)://`.
+        dataset behind it (`stack.h5/volumes/raw`), MRC file; of the chunked formats also an address
+        of `gs://`, `s3://` or `http(s)://`.
       label: values are labels, of any integer type; otherwise grey values of 8 or 16 bit.
       axes: which dimension is which, in the order in which the format lists them, where it does
         not record them; "zyx" also to take the pages of a TIFF stack as slices.

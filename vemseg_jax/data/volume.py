@@ -13,7 +13,7 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data import ome
-from vemseg_jax.data.failures import reason
+from vemseg_jax.data.failures import is_damage, reason
 from vemseg_jax.data.preprocessing import downsampled_size
 from vemseg_jax.errors import InputError
 
@@ -93,7 +93,12 @@ def create_array(
         "kvstore": {"driver": "file", "path": str(path)},
         "metadata": metadata,
     }
-    return ts.open(spec, create=True, open=reopen).result()
+    try:
+        return ts.open(spec, create=True, open=reopen).result()
+    except (ValueError, OSError) as error:
+        if is_damage(error):
+            raise
+        raise InputError(f"{path}: {reason(error, writing=True)}") from error
 
 
 def write_plane(array: ts.TensorStore, z: int, plane: np.ndarray) -> None:

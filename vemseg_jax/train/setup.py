@@ -15,6 +15,7 @@ from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, completed, differences, is_pair, plain
 from vemseg_jax.data import normalization
 from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.input_pipeline import labelled_planes
 from vemseg_jax.data.sources import Batches
 from vemseg_jax.data.split import Split
@@ -127,7 +128,8 @@ def claim(workdir: Path, config: ExperimentConfig) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, new)
     except OSError as error:
-        raise InputError(f"--workdir={workdir} cannot be written: {error.strerror}") from error
+        why = reason(error, writing=True)
+        raise InputError(f"--workdir={workdir} cannot be written: {why}") from error
 
 
 def prepare(
