@@ -6,6 +6,8 @@ import signal
 import jax
 import pytest
 
+import vemseg_jax  # noqa: F401 - before jax meets a device: the package guards its sums
+
 # A shell starts what runs in its background with interrupts ignored, and that is inherited: without
 # this, binaries that tests interrupt would never end there.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

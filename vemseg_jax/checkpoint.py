@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 
 from vemseg_jax.data.failures import is_damage, reason
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 LATEST, BEST = "latest", "best"
 FOLDER = "checkpoints"
@@ -186,6 +187,7 @@ def open_checkpoints(workdir: Path) -> Checkpoints:
     Raises:
       InputError: no such folder.
     """
+    workdir = local_path(workdir, flag="--checkpoint")
     if not (workdir / FOLDER).is_dir():
         raise InputError(
             f"{workdir} holds no checkpoints; give the --workdir of a vemseg-train run"

@@ -1,4 +1,4 @@
-"""Experiment configuration: dataclasses, their checks, and their JSON form.
+"""Experiment configuration: dataclasses and their JSON form; `config_check` has their checks.
 
 A file under `configs/` has a `get_config()` that returns an `ExperimentConfig`; every field can
 be overridden on the command line (`--config.optimizer.learning_rate=1e-4`).
@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from vemseg_jax.errors import InputError
+import numpy as np
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 SCHEDULES = ("warmup_poly", "reference", "constant", "plateau")
@@ -197,124 +197,26 @@ def is_pair(config: ExperimentConfig) -> bool:
     return config.cps.method != "supervised"
 
 
-def _require(condition: bool, field: str, found: Any, right: str) -> None:
-    if not condition:
-        raise InputError(f"--config.{field} is {found!r}; it must be {right}")
-
-
 def check_config(config: ExperimentConfig) -> None:
-    """Raises InputError naming the first field whose value cannot be used."""
-    data, optimizer, train = config.data, config.optimizer, config.train
-    _require(bool(data.volume), "data.volume", data.volume, "the path of a converted volume")
-    _require(bool(data.structures), "data.structures", data.structures, "at least one label name")
-    repeated = len(set(data.structures)) < len(data.structures)
-    _require(not repeated, "data.structures", data.structures, "names that differ")
-    _require(data.crop_size >= 16, "data.crop_size", data.crop_size, "at least 16 pixels")
-    probability = data.empty_crop_probability
-    _require(0 <= probability < 1, "data.empty_crop_probability", probability, "in [0, 1)")
-    low_high = tuple(data.z_range)
-    ordered = len(low_high) == 2 and (low_high == (0, 0) or 0 <= low_high[0] < low_high[1])
-    _require(ordered, "data.z_range", data.z_range, "(first, one past the last), first < last")
-    _check_others(config)
-    classes = getattr(config.model, "num_classes", None)
-    exclusive = getattr(config.model, "exclusive", False)
-    right = f"{len(data.structures) + exclusive}, one for each of --config.data.structures"
-    right += " and one for the background" if exclusive else ""
-    fits = classes == len(data.structures) + exclusive
-    _require(fits, "model.num_classes", classes, right)
-    _check_loss(config)
-    _check_cps(config)
-    for name in ("num_train_slices", "num_val_slices", "memory_budget_gib", "cache_gib"):
-        _require(getattr(data, name) >= 0, f"data.{name}", getattr(data, name), "at least 0")
-    rate = optimizer.learning_rate
-    _require(rate > 0, "optimizer.learning_rate", rate, "greater than 0")
-    known = optimizer.schedule in SCHEDULES
-    _require(known, "optimizer.schedule", optimizer.schedule, f"one of {', '.join(SCHEDULES)}")
-    _require(optimizer.clip_norm >= 0, "optimizer.clip_norm", optimizer.clip_norm, "at least 0")
-    warmup = optimizer.warmup_steps
-    _require(warmup >= 0, "optimizer.warmup_steps", warmup, "at least 0")
-    for name in ("batch_size", "steps", "log_every", "checkpoint_every"):
-        _require(getattr(train, name) >= 1, f"train.{name}", getattr(train, name), "at least 1")
-    for name in ("eval_every", "steps_per_dispatch", "devices"):
-        _require(getattr(train, name) >= 0, f"train.{name}", getattr(train, name), "at least 0")
-    known = train.precision in PRECISIONS
-    _require(known, "train.precision", train.precision, f"one of {', '.join(PRECISIONS)}")
+    """Raises InputError naming the first field whose value cannot be used.
 
+    Fields are looked at alone, together, and as the network that they make.
+    """
+    # Networks check themselves, and their modules come after this one.
+    from vemseg_jax.config_check import check
 
-def _check_others(config: ExperimentConfig) -> None:
-    data = config.data
-    if not data.other_volumes:
-        return
-    found, right = data.other_volumes, "paths that differ from each other and from data.volume"
-    differ = len({data.volume, *found}) == 1 + len(found)
-    _require(differ, "data.other_volumes", found, right)
-    for name, empty in (("z_range", (0, 0)), ("train_slices", ())):
-        value = tuple(getattr(data, name))
-        right = f"{empty} with data.other_volumes: slices are numbered in each volume"
-        _require(value == empty, f"data.{name}", value, right)
-    kinds = (2 if is_pair(config) else 1) * (1 + len(found))
-    right = f"a multiple of {kinds}: as many crops of each volume"
-    batch = config.train.batch_size
-    _require(batch % kinds == 0, "train.batch_size", batch, right)
-
-
-def _check_loss(config: ExperimentConfig) -> None:
-    loss, optimizer = config.loss, config.optimizer
-    _require(loss.name in LOSSES, "loss.name", loss.name, f"one of {', '.join(LOSSES)}")
-    has_learners = hasattr(config.model, "branch_depth")
-    if loss.name == "senformer":
-        _require(has_learners, "loss.name", loss.name, "another one: the network has no learners")
-    for name in ("depth", "depth_per_drop"):
-        _require(getattr(loss, name) >= 0, f"loss.{name}", getattr(loss, name), "at least 0")
-    known = optimizer.name in OPTIMIZERS
-    _require(known, "optimizer.name", optimizer.name, f"one of {', '.join(OPTIMIZERS)}")
-    decay = optimizer.weight_decay
-    _require(decay >= 0, "optimizer.weight_decay", decay, "at least 0")
-    for name in ("plateau_patience", "plateau_threshold", "plateau_drops"):
-        found = getattr(optimizer, name)
-        _require(found >= 0, f"optimizer.{name}", found, "at least 0")
-    if optimizer.schedule == "plateau":
-        data = config.data
-        watched = bool(config.train.eval_every and (data.num_val_slices or data.val_slices))
-        right = "another one: a plateau needs validation (train.eval_every, data.num_val_slices)"
-        _require(watched, "optimizer.schedule", optimizer.schedule, right)
-
-
-def _check_cps(config: ExperimentConfig) -> None:
-    cps, batch = config.cps, config.train.batch_size
-    choices = (
-        ("method", METHODS),
-        ("loss", CROSS_LOSSES),
-        ("ramp", RAMPS),
-        ("statistics", STATISTICS),
-        ("prediction", PREDICTIONS),
-    )
-    for name, allowed in choices:
-        found = getattr(cps, name)
-        _require(found in allowed, f"cps.{name}", found, f"one of {', '.join(allowed)}")
-    if cps.method == "supervised":
-        return
-    _require(cps.weight > 0, "cps.weight", cps.weight, "greater than 0")
-    _require(cps.ramp_first > 0, "cps.ramp_first", cps.ramp_first, "greater than 0")
-    _require(cps.ramp_start >= 0, "cps.ramp_start", cps.ramp_start, "at least 0")
-    right = f"greater than cps.ramp_start ({cps.ramp_start:g})"
-    _require(cps.ramp_end > cps.ramp_start, "cps.ramp_end", cps.ramp_end, right)
-    for name in ("epoch_crops", "collapse_steps"):
-        _require(getattr(cps, name) >= 1, f"cps.{name}", getattr(cps, name), "at least 1")
-    _require(batch % 2 == 0, "train.batch_size", batch, "even: half labelled, half unlabelled")
-    if cps.method == "cps_cutmix":
-        _require(batch >= 4, "train.batch_size", batch, "at least 4: CutMix mixes pairs")
+    check(config)
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and tuples as the dicts and lists that JSON has."""
+    """Dataclasses, tuples and numpy's numbers as the dicts, lists and numbers that JSON has."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def completed(old: Any, new: Any) -> Any:

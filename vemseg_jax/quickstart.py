@@ -1,5 +1,6 @@
 """The whole way once, on a phantom: generate, convert, train, predict, evaluate."""
 
+import importlib.util
 import json
 import shutil
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from absl import logging
 
+from vemseg_jax.commands import shown
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.data.convert import ConvertOptions, convert
 from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
@@ -15,29 +17,15 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.eval.evaluate import Evaluation, evaluate
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.models.unet import SmallUNetConfig
+from vemseg_jax.next_steps import next_steps, suited_config
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import clock
 from vemseg_jax.train.loop import train
 
 STRUCTURES = ("nuclei", "nucleoli")
 TRUTH = {"nuclei": "nuclei_truth", "nucleoli": "nucleoli_truth"}
-NUM_TRAIN_SLICES = 7
+NUM_TRAIN_SLICES, CROP_SIZE = 7, 128
 RESULTS = ("phantom", "labels", "volume.zarr", "training", "evaluation")
-
-NEXT = """
-What is where in {output}:
-  evaluation/summary.md           the table above
-  evaluation/dice_per_slice.png   Dice along the volume, training slices marked
-  evaluation/overlay_*.png        truth and prediction drawn on slices
-  volume.zarr                     OME-Zarr with the labels {labels}
-  training                        checkpoints, log and configuration
-
-The same with your own data (voxel size z,y,x in nm; labels pair by trailing number):
-  vemseg-convert --images=my_tiffs/ --output=my.zarr --voxel_size=50,4,4 \\
-      --labels=nuclei=my_nuclei_labels/ --labels=nucleoli=my_nucleoli_labels/
-  vemseg-train --config=configs/unet.py --config.data.volume=my.zarr --workdir=runs/my
-  vemseg-predict --volume=my.zarr --checkpoint=runs/my
-  vemseg-evaluate --volume=my.zarr
-"""
 
 
 def experiment(
@@ -49,7 +37,7 @@ def experiment(
         data=DataConfig(
             volume=str(volume),
             structures=STRUCTURES,
-            crop_size=128,
+            crop_size=CROP_SIZE,
             train_slices=train_slices,
             num_val_slices=0,
         ),
@@ -83,7 +71,7 @@ def quickstart(
     Raises:
       InputError: a folder that holds something else.
     """
-    start = time.monotonic()
+    start, output = time.monotonic(), local_path(output, flag="--output")
     settings = {"phantom": vars(phantom), "steps": steps, "precision": precision}
     _claim(output, json.loads(json.dumps(settings)), overwrite=overwrite)
     stack, labels, volume = output / "phantom", output / "labels", output / "volume.zarr"
@@ -92,25 +80,35 @@ def quickstart(
     def headline(number: int, text: str) -> None:
         print(f"\n[{number}/5 {clock(time.monotonic() - start)}] {text}", flush=True)
 
-    headline(1, f"phantom of {' x '.join(map(str, phantom.shape))} voxels -> {stack}")
+    headline(1, f"phantom of {' x '.join(map(str, phantom.shape))} voxels -> {shown(stack)}")
     if not stack.exists():
         write_tiff_stack(Phantom(phantom), stack, progress=True)
-    headline(2, f"convert to OME-Zarr, labels on slices {list(train_slices)} -> {volume}")
+    headline(2, f"convert to OME-Zarr, labels on slices {list(train_slices)} -> {shown(volume)}")
     if not volume.exists():
         _annotate(stack, labels, train_slices)
         convert(stack / "images", volume, _convert_options(stack, labels, phantom))
-    headline(3, f"train for {steps} steps -> {output / 'training'}")
+    headline(3, f"train for {steps} steps -> {shown(output / 'training')}")
     logging.set_verbosity(logging.INFO)
     config = experiment(volume, train_slices, steps=steps, precision=precision)
     train(config, output / "training")
-    headline(4, f"predict all slices -> labels in {volume}")
+    headline(4, f"predict all slices -> labels in {shown(volume)}")
     predicted = predict_volume(volume, output / "training", overwrite=True)
     if not predicted.complete:
         raise InputError("; ".join(predicted.failed.values()))
-    headline(5, f"evaluate the slices that were not trained on -> {output / 'evaluation'}")
+    headline(5, f"evaluate the slices that were not trained on -> {shown(output / 'evaluation')}")
     result = evaluate(volume, truth=TRUTH, output=output / "evaluation", overwrite=True)
     print(f"{result.text}\n\ndone in {clock(time.monotonic() - start)}")
-    print(NEXT.format(output=output, labels=", ".join(predicted.names)))
+    print(
+        next_steps(
+            output,
+            labels=predicted.names,
+            structures=STRUCTURES,
+            voxel_size=phantom.voxel_size,
+            config=suited_config(),
+            has_viewer=importlib.util.find_spec("neuroglancer") is not None,
+            crop_size=CROP_SIZE,
+        )
+    )
     return result
 
 

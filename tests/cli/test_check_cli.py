@@ -34,6 +34,17 @@ def test_fine_with_warnings_unless_strict(volume, tmp_path):
     assert run(volume, "--strict", "--crop_size=32").returncode == 0
 
 
+def test_crops_are_those_of_the_experiment(volume):
+    """Without a flag those of the one that suits this machine; a file's own where it is named."""
+    out = run(volume).stdout
+    assert "crops of 256 (those of small_unet, which suits this machine" in out
+    assert (
+        "crops of 128 (those of ssl_resunet_small.py)"
+        in run(volume, "--config=ssl_resunet_small").stdout
+    )
+    assert "crops of 32 (--crop_size)" in run(volume, "--crop_size=32").stdout
+
+
 def test_errors_fail(volume, tmp_path):
     path = tmp_path / "v.zarr"
     shutil.copytree(volume, path)

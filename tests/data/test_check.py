@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_read_as_training_goes(clean, memory, read):
     text = report_text(report)
     assert report.count(ERROR) == report.count(WARNING) == 0
     assert text.count("crops read as training goes") == read
-    assert text.count("held on the device") == 2 - read
+    assert text.count(", fits") == 2 - read
 
 
 def test_range_structures_and_sampling(clean):

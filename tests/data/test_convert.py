@@ -8,11 +8,12 @@ from scipy import ndimage
 from skimage.morphology import disk
 
 from vemseg_jax.data import convert as convert_module
-from vemseg_jax.data.convert import ConvertOptions, convert, in_flight, resolve_voxel_size
+from vemseg_jax.data.convert import ConvertOptions, convert, in_flight
 from vemseg_jax.data.formats import open_source
 from vemseg_jax.data.label_files import MaskRule, dilate_disk
 from vemseg_jax.data.preprocessing import downsample_ignore, downsample_image, downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
+from vemseg_jax.data.voxel_size import resolve_voxel_size
 from vemseg_jax.errors import InputError
 
 SHAPE = (6, 64, 80)

@@ -7,7 +7,7 @@ import tensorstore as ts
 import tifffile
 
 from vemseg_jax.data.formats import open_source
-from vemseg_jax.data.tiff import nanometres
+from vemseg_jax.data.physical_size import nanometres
 from vemseg_jax.errors import InputError
 
 STACK = np.random.default_rng(0).integers(0, 256, (5, 40, 48), np.uint8)

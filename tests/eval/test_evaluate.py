@@ -10,7 +10,7 @@ from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, open_array
 from vemseg_jax.data.volume_writer import PREDICTION, create_label
 from vemseg_jax.errors import InputError
-from vemseg_jax.eval import overlay
+from vemseg_jax.eval import comparison, overlay
 from vemseg_jax.eval.evaluate import evaluate
 
 # A nucleus 40 wide that is predicted 8 to the right overlaps by 32.
@@ -144,7 +144,7 @@ def test_exclude_replaces_the_recorded_training_slices(volume, tmp_path):
 
 def test_another_label_as_truth(tmp_path):
     path = volumes.write_volume(tmp_path / "stack.zarr", labelled=(0, 11))
-    with pytest.raises(InputError, match=r"all 2 slices .* --truth=nuclei=LABEL"):
+    with pytest.raises(InputError, match=r"all 2 slices .*; label more slices, or train with"):
         evaluate(path)
     for structure in ("nuclei", "nucleoli"):
         with create_label(path, f"{structure}_truth") as label:
@@ -241,7 +241,7 @@ def test_reads_every_slice_once_in_order(volume):
     [
         ({"predictions": ["nuclei"]}, r"'nuclei' is no predicted label .*nuclei_pred"),
         ({"truth": {"mitochondria": "m"}}, r"--truth: found .*mitochondria"),
-        ({"truth": {"nuclei": "absent"}}, r"'absent' .*no such label; choose one of nuclei, nuc"),
+        ({"truth": {"nuclei": "absent"}}, r"'absent' .*no such label; give --truth=nuclei=nuclei"),
         ({"truth": {"nuclei": "nuclei_pred"}}, r"a label of kind 'prediction'"),
         ({"z_ranges": [(0, 13)]}, r"--z_ranges: found 0:13; .* has 12 slices"),
         ({"z_ranges": [(4, 4)]}, r"--z_ranges: found 4:4"),
@@ -347,3 +347,17 @@ def test_a_failure_keeps_the_earlier_evaluation(volume, tmp_path, monkeypatch):
         evaluate(volume, output=tmp_path / "out", overwrite=True, exclude=[1])
     assert (tmp_path / "out" / "summary.json").read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "advice", "never"),
+    [
+        ([], "no annotation: convert it again with --labels=nucleoli=PATH", "--truth"),
+        (["nucleoli", "nucleoli_truth"], "give --truth=nucleoli=nucleoli, or another of", "LABEL"),
+        # Nuclei are no truth of nucleoli; only the user knows what other names stand for.
+        (["nuclei"], "if one of them is nucleoli under another name", "LABEL"),
+    ],
+)
+def test_what_is_advised_where_a_structure_has_no_truth(annotations, advice, never):
+    text = comparison._other_truth(annotations, "nucleoli")
+    assert advice in text and never not in text

@@ -68,7 +68,7 @@ def test_an_interrupted_prediction_is_not_in_the_volume_and_goes_on(
     begun = _interrupt_after(monkeypatch, 99)
     assert predict_volume(path, workdir, options=SINGLE).complete
     assert begun[0] == 12 - done
-    assert f"blocks      12, finished {done}" in capsys.readouterr().out
+    assert f"in 12 blocks, {done} finished" in capsys.readouterr().out
     assert not partial(path).exists() and runs.files(final(path)) == expected
 
 

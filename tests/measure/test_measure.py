@@ -2,6 +2,7 @@ import csv
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
@@ -12,6 +13,7 @@ from tests.measure.shapes import ellipsoid, ellipsoid_surface, write_labels
 from vemseg_jax.data.label_writer import create_label
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure import measure as measure_module
+from vemseg_jax.measure import selection
 from vemseg_jax.measure.measure import measure
 from vemseg_jax.measure.options import Options
 
@@ -300,3 +302,19 @@ def test_probabilities_are_no_mask(tmp_path, labels):
         pass
     with pytest.raises(InputError, match="--nuclei=nuclei_prob: holds probabilities; give the"):
         measure(path, dataclasses.replace(OPTIONS, nuclei="nuclei_prob", nucleoli=None))
+
+
+@pytest.mark.parametrize(
+    ("longest", "labels", "advice"),
+    [
+        ((21, 40), (), "--z_range=21:40"),
+        (None, (), "predict the same slices"),
+        # Seven slices drawn here and there: no run of them is worth measuring.
+        ((0, 1), ("nuclei",), "predict all of them with vemseg-predict"),
+        ((0, 4), ("nuclei", "nuclei_pred"), "measure the prediction, --nuclei=nuclei_pred"),
+    ],
+)
+def test_what_is_advised_on_gaps(longest, labels, advice):
+    volume = SimpleNamespace(label_names=labels)
+    text = selection._advice(volume, "nuclei", longest)
+    assert advice in text and "--z_range=0:" not in text

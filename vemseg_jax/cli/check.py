@@ -9,14 +9,25 @@ from pathlib import Path
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.config_files import config_file
 from vemseg_jax.cli.ranges import parse_range
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _VOLUME = flags.DEFINE_string("volume", None, "Converted volume (OME-Zarr); or as an argument.")
 _STRUCTURES = flags.DEFINE_list("structures", [], "Labels to check; default all annotations.")
 _Z_RANGE = flags.DEFINE_string("z_range", "", "Slices START:STOP (STOP not included); default all.")
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    "Experiment that is to be trained, such as small_unet or my_config.py: its crops must fit. By"
+    " default small_unet where there is no GPU, unet where there is one.",
+)
 _CROP_SIZE = flags.DEFINE_integer(
-    "crop_size", 512, "Side of a training crop in pixels at training scale.", 16
+    "crop_size",
+    None,
+    "Side of a training crop in pixels at training scale; by default that of --config.",
+    16,
 )
 _EVERY = flags.DEFINE_integer(
     "every",
@@ -44,12 +55,28 @@ def _volume(argument: str | None) -> str:
 
 
 def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
-    if not flag.value:
+    if flag.value is None:
         return None
-    path = Path(flag.value)
+    path = local_path(flag.value, flag=f"--{flag.name}")
     if path.suffix.lower() != suffix or not path.parent.is_dir():
-        raise InputError(f"--{flag.name}={path}: give a {suffix} file in a folder that exists")
+        raise InputError(
+            f"--{flag.name}={flag.value}: give a {suffix} file in a folder that exists"
+        )
     return path
+
+
+def _crop_size() -> tuple[int, str]:
+    """The side of a crop and whose it is."""
+    from vemseg_jax.next_steps import suited_config
+    from vemseg_jax.study.presets import load_config
+
+    if _CROP_SIZE.value is not None:
+        return _CROP_SIZE.value, "--crop_size"
+    path = config_file(_CONFIG.value or suited_config())
+    size = load_config(path).data.crop_size
+    if _CONFIG.value is not None:
+        return size, f"those of {path.name}"
+    return size, f"those of {path.stem}, which suits this machine; --config names another"
 
 
 def main(volume: str | None = None) -> int:
@@ -59,10 +86,12 @@ def main(volume: str | None = None) -> int:
     from vemseg_jax.data.check_report import report_text, write_report
 
     report_path, plot_path = _output(_REPORT, ".json"), _output(_PLOT, ".png")
+    crop_size, crop_from = _crop_size()
     options = CheckOptions(
         structures=_STRUCTURES.value,
         z_range=parse_range(_Z_RANGE.value),
-        crop_size=_CROP_SIZE.value,
+        crop_size=crop_size,
+        crop_from=crop_from,
         every=_EVERY.value,
     )
     path = _volume(volume)

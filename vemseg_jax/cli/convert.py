@@ -1,12 +1,14 @@
 """`vemseg-convert`: a stack of slices and its labels to an OME-Zarr volume."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.by_structure import by_structure, parse_offsets
+from vemseg_jax.cli.by_structure import name_and_rest as _name_and_rest
+from vemseg_jax.cli.flag_paths import given_path
 from vemseg_jax.cli.ranges import parse_slices
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _IMAGES = flags.DEFINE_string(
     "images",
@@ -20,7 +22,9 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "The OME-Zarr volume to make, such as vol.zarr.", required=True
 )
 _VOXEL_SIZE = flags.DEFINE_list(
-    "voxel_size", None, "z,y,x in nm, such as 50,10,10; needed where the source records none."
+    "voxel_size",
+    None,
+    "z,y,x in nm, such as 50,10,10; needed where the source records none, or in no unit of length.",
 )
 _LABELS = flags.DEFINE_multi_string(
     "labels",
@@ -59,7 +63,30 @@ _AXES = flags.DEFINE_string(
     "axes",
     None,
     "Which dimension is which, in the order in which the format lists them, such as zyx, where it"
-    " is not recorded; zyx also takes the pages of a TIFF stack as slices whatever it calls them.",
+    " is not recorded, such as xyz of an HDF5 file from MATLAB; zyx also takes the pages of a TIFF"
+    " stack as slices whatever it calls them.",
+)
+_LABELS_AXES = flags.DEFINE_multi_string(
+    "labels_axes",
+    [],
+    "As --axes, of labels that do not record them: xyz for all of them, or NAME=xyz for one"
+    " structure (ignore=xyz for the ignore mask). Without it, --axes counts for such labels where"
+    " only one order fits the shape of the images.",
+)
+_LABELS_OFFSET = flags.DEFINE_multi_string(
+    "labels_offset",
+    [],
+    "Where the first voxel of a label stack lies in the images, z,y,x in voxels: 8,64,64 for all"
+    " stacks, or NAME=8,64,64 for one (ignore=8,64,64 for the ignore mask). Counts whatever the"
+    " files record; 0,0,0 lays it on the first voxel. What it does not cover is unlabelled.",
+)
+_TRUST_FLAG = flags.DEFINE_bool(
+    "trust_flag",
+    False,
+    "Where files record another voxel size or other axes than --voxel_size, --axes and"
+    " --labels_axes say, or labels another voxel size than the images, take what the flags say (of"
+    " labels, the images' voxel size), with a warning, as in --voxel_size=50,10,10 --trust_flag."
+    " Without it, such files are refused.",
 )
 _VALUE_RANGE = flags.DEFINE_list(
     "value_range",
@@ -70,13 +97,6 @@ _VALUE_RANGE = flags.DEFINE_list(
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace an earlier volume once the new one is complete."
 )
-
-
-def _name_and_rest(text: str, *, flag: str, example: str) -> tuple[str, str]:
-    name, equals, rest = (part.strip() for part in text.partition("="))
-    if not (name and equals and rest):
-        raise InputError(f"--{flag}={text}: must be like {example}")
-    return name, rest
 
 
 def _voxel_size(texts: list[str] | None) -> tuple[float, float, float] | None:
@@ -149,18 +169,21 @@ def main() -> None:
     pairs = [_name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
     output = convert(
         location(_IMAGES.value),
-        Path(_OUTPUT.value),
+        local_path(_OUTPUT.value, flag="--output"),
         ConvertOptions(
             voxel_size=_voxel_size(_VOXEL_SIZE.value),
             labels=[(name, location(path)) for name, path in pairs],
-            labels_csv=Path(_LABELS_CSV.value) if _LABELS_CSV.value else None,
+            labels_csv=given_path(_LABELS_CSV),
             label_values=_label_values(_LABEL_VALUES.value),
             labelled_slices=_labelled_slices(_LABELLED_SLICES.value),
             unlabelled_values=_unlabelled_values(_UNLABELLED_VALUE.value),
-            ignore=location(_IGNORE.value) if _IGNORE.value else None,
+            ignore=None if _IGNORE.value is None else location(_IGNORE.value),
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),
             axes=_AXES.value,
+            labels_axes=by_structure(_LABELS_AXES.value, flag="labels_axes", example="zyx"),
+            labels_offset=parse_offsets(_LABELS_OFFSET.value),
+            trust_flag=_TRUST_FLAG.value,
             value_range=_value_range(_VALUE_RANGE.value),
             overwrite=_OVERWRITE.value,
         ),

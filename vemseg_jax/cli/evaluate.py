@@ -3,9 +3,7 @@
 from absl import flags
 
 from vemseg_jax.cli import app
-from vemseg_jax.data.volume import FULL, TRAINING
 from vemseg_jax.errors import InputError
-from vemseg_jax.eval.evaluate import evaluate
 
 VOLUME = flags.DEFINE_string("volume", None, "OME-Zarr volume with predicted labels.")
 PREDICTIONS = flags.DEFINE_list(
@@ -30,7 +28,10 @@ EXCLUDE = flags.DEFINE_list(
     "slices stay left out. Example: --exclude=0,25,50",
 )
 LEVEL = flags.DEFINE_enum(
-    "level", None, [TRAINING, FULL], "Scale of the comparison; training scale where there is one."
+    "level",
+    None,
+    ["training", "full"],
+    "Scale of the comparison; training scale where there is one.",
 )
 OUTPUT = flags.DEFINE_string("output", None, "Result folder; NAME-evaluation beside the volume.")
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier evaluation in --output.")
@@ -83,6 +84,8 @@ def _pairs(values: list[str] | None) -> dict[str, str]:
 
 def main() -> None:
     """Evaluates the volume of the flags and prints the table."""
+    from vemseg_jax.eval.evaluate import evaluate
+
     if not VOLUME.value:
         raise InputError("--volume: missing; give an OME-Zarr volume, --volume=stack.zarr")
     result = evaluate(

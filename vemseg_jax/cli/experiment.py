@@ -3,6 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
+from vemseg_jax.cli.config_file import Parser
 from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.errors import InputError
 
@@ -16,6 +17,8 @@ def define_config() -> flags.FlagHolder:
         "--config.data.volume=my.zarr --config.optimizer.learning_rate=1e-4",
         lock_config=True,
     )
+    # Its own parser gives errors without the file that they are in.
+    flags.FLAGS["config"].parser = Parser("config")
     flags.mark_flag_as_required("config")
     return holder
 

@@ -1,11 +1,12 @@
 """`vemseg-import-weights`: makes a run of weights that were trained with torch."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.experiment import define_config, experiment
+from vemseg_jax.cli.flag_paths import given_path
+from vemseg_jax.commands import command, shown
+from vemseg_jax.paths import local_path
 
 _CONFIG = define_config()
 _WEIGHTS = flags.DEFINE_string(
@@ -24,11 +25,15 @@ def main() -> None:
     """Imports the weights and says what can be done with them."""
     from vemseg_jax.train.import_weights import import_weights
 
-    count = import_weights(
-        experiment(_CONFIG), Path(_WORKDIR.value), Path(_WEIGHTS.value), encoder=_ENCODER.value
-    )
-    print(f"imported {count} arrays of {_WEIGHTS.value} into {_WORKDIR.value}")
-    print("predict with vemseg-predict, or train on with vemseg-train and the same configuration")
+    weights, workdir = given_path(_WEIGHTS), given_path(_WORKDIR)
+    assert weights is not None and workdir is not None
+    count = import_weights(experiment(_CONFIG), workdir, weights, encoder=_ENCODER.value)
+    print(f"imported {count} arrays of {weights} into {workdir}")
+    config = experiment(_CONFIG)
+    volume = shown(local_path(config.data.volume))
+    then = command("vemseg-predict", f"--volume={volume}", f"--checkpoint={shown(workdir)}")
+    print(f"to predict with them:\n  {then}")
+    print("to train on: vemseg-train with the same --config flags and --workdir")
 
 
 def entry() -> None:

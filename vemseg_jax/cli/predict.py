@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.flag_paths import given_path
 from vemseg_jax.cli.ranges import parse_slices
 from vemseg_jax.config import PRECISIONS
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 if TYPE_CHECKING:
     from vemseg_jax.infer.predict import Result
@@ -105,7 +107,7 @@ MOST_SHOWN = 20
 
 def main() -> int | None:
     """Predicts and prints the names of the labels written; status 1 if something is missing."""
-    volume = Path(_VOLUME.value)
+    volume = local_path(_VOLUME.value, flag="--volume")
     if _VERIFY.value:
         return _verify(volume)
     if _CHECKPOINT.value is None:
@@ -114,10 +116,10 @@ def main() -> int | None:
         raise InputError("--labels belongs to --verify; leave it out")
     from vemseg_jax.infer.export import check_output, export_tiff
 
-    tiff = None if _TIFF_OUTPUT.value is None else Path(_TIFF_OUTPUT.value)
+    tiff = given_path(_TIFF_OUTPUT)
     if tiff is not None:
         check_output(tiff, overwrite=_OVERWRITE.value)
-    result = _predict(volume, Path(_CHECKPOINT.value))
+    result = _predict(volume, local_path(_CHECKPOINT.value, flag="--checkpoint"))
     for number, message in sorted(result.failed.items())[:MOST_SHOWN]:
         print(f"failed      block {number}: {message}")
     if result.failed:
@@ -141,7 +143,6 @@ def _predict(volume: Path, workdir: Path) -> "Result":
     from vemseg_jax.infer.predict import Sharing, predict_volume
     from vemseg_jax.infer.predictor import Method
 
-    file = _SCHEDULER_FILE.value
     return predict_volume(
         volume,
         workdir,
@@ -159,9 +160,7 @@ def _predict(volume: Path, workdir: Path) -> "Result":
             block_slices=_BLOCK_SLICES.value,
         ),
         overwrite=_OVERWRITE.value,
-        engine=Engine(
-            _ENGINE.value, _SCHEDULER.value, None if file is None else Path(file), _WORKERS.value
-        ),
+        engine=Engine(_ENGINE.value, _SCHEDULER.value, given_path(_SCHEDULER_FILE), _WORKERS.value),
         sharing=Sharing(_SHARD.value, _NUM_SHARDS.value),
     )
 

@@ -1,10 +1,9 @@
 """`vemseg-preprocess`: aligns the slices of a converted volume and equalises their histograms."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.paths import local_path
 
 _VOLUME = flags.DEFINE_string(
     "volume", None, "Converted volume (OME-Zarr); it is only read.", required=True
@@ -70,8 +69,8 @@ def main() -> None:
         keep_trend=_KEEP_TREND.value,
     )
     output = preprocess(
-        Path(_VOLUME.value),
-        Path(_OUTPUT.value),
+        local_path(_VOLUME.value, flag="--volume"),
+        local_path(_OUTPUT.value, flag="--output"),
         PreprocessOptions(
             align=align if _ALIGN.value else None,
             histogram=_HISTOGRAM.value,

@@ -1,11 +1,10 @@
 """`vemseg-quickstart`: the whole way once, on a generated stack, in a few minutes on a CPU."""
 
-from pathlib import Path
-
 from absl import flags
 
 from vemseg_jax.cli import app
 from vemseg_jax.config import PRECISIONS
+from vemseg_jax.paths import local_path
 
 _OUTPUT = flags.DEFINE_string("output", "quickstart", "Folder for everything it makes.")
 _PRESET = flags.DEFINE_string("preset", "biopsy1", "Phantom: biopsy1, biopsy2 or biopsy3.")
@@ -25,7 +24,7 @@ def main() -> None:
 
     shape = (_SLICES.value, *PhantomConfig().shape[1:])
     quickstart(
-        Path(_OUTPUT.value),
+        local_path(_OUTPUT.value, flag="--output"),
         phantom=PhantomConfig(preset=_PRESET.value, shape=shape, seed=_SEED.value),
         steps=_STEPS.value,
         precision=_PRECISION.value,

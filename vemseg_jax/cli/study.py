@@ -1,14 +1,15 @@
 """`vemseg-study`: volumes x structures x label budgets x methods x seeds, and the report."""
 
-import shlex
 import sys
-from pathlib import Path
 
 from absl import flags
 
 from vemseg_jax.cli import app
+from vemseg_jax.cli.flag_paths import given_path
+from vemseg_jax.commands import quoted
 from vemseg_jax.config import PRECISIONS
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _PRESET = flags.DEFINE_enum(
     "preset",
@@ -56,14 +57,13 @@ def main() -> int | None:
     from vemseg_jax.study.report import write_report
     from vemseg_jax.study.run import check_study, claim, outcomes, run_study
 
-    output = Path(_OUTPUT.value)
+    output = local_path(_OUTPUT.value, flag="--output")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output={output} is a file; give a folder")
     if _PRESET.value == "hela":
-        data = None if _DATA.value is None else Path(_DATA.value)
-        study = presets.hela(output, data)
+        study = presets.hela(output, given_path(_DATA))
     elif _PRESET.value == "paper":
-        study = presets.paper(_VOLUMES.value, Path(_CONFIGS.value))
+        study = presets.paper(_VOLUMES.value, local_path(_CONFIGS.value, flag="--configs"))
     else:
         study = {"smoke": presets.smoke, "phantom_small": presets.phantom_small}[_PRESET.value](
             output
@@ -93,7 +93,8 @@ def main() -> int | None:
 
 def _command() -> str:
     """As the reader would type it."""
-    return shlex.join(["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")])
+    words = ["vemseg-study", *(a for a in sys.argv[1:] if a != "--report_only")]
+    return " ".join(quoted(word) for word in words)
 
 
 def entry() -> None:

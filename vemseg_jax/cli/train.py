@@ -1,12 +1,12 @@
 """`vemseg-train`: trains a network on the labelled slices of a converted volume."""
 
-from pathlib import Path
-
 from absl import flags, logging
 
 from vemseg_jax.cli import app
 from vemseg_jax.cli.experiment import define_config, experiment
+from vemseg_jax.commands import command, shown
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 _CONFIG = define_config()
 _WORKDIR = flags.DEFINE_string(
@@ -41,10 +41,16 @@ def main() -> None:
     elif any(value is not None for value in given):
         raise InputError("--coordinator, --num_processes, --process_id belong to --distributed")
     logging.set_verbosity(logging.INFO if is_first() else logging.WARNING)
-    train(config, Path(_WORKDIR.value), tensorboard=_TENSORBOARD.value)
+    workdir = local_path(_WORKDIR.value, flag="--workdir")
+    train(config, workdir, tensorboard=_TENSORBOARD.value)
     if not is_first():
         return
-    print(f"done: predict with  vemseg-predict --checkpoint={_WORKDIR.value} --volume=...")
+    then = command(
+        "vemseg-predict",
+        f"--volume={shown(local_path(config.data.volume))}",
+        f"--checkpoint={shown(workdir)}",
+    )
+    print(f"done; the prediction of all slices:\n  {then}")
 
 
 def entry() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorstore as ts
 
@@ -14,10 +15,37 @@ EXTRA = "ct"
 MAX_SLICES = 10**6
 
 
+class GivenAxes(NamedTuple):
+    """Axes from a flag.
+
+    Attributes:
+      text: one letter a dimension; None where the flag is not given.
+      flag: its name.
+      trusted: they win where the source records others.
+      only_missing: they are meant for another source, and count here where it records none.
+    """
+
+    text: str | None
+    flag: str = "axes"
+    trusted: bool = False
+    only_missing: bool = False
+
+
+# What readers take: the value of `--axes`, or more about it.
+Axes = GivenAxes | str | None
+
+
+def given_axes(axes: Axes) -> GivenAxes:
+    """The same, whichever way it was said."""
+    return axes if isinstance(axes, GivenAxes) else GivenAxes(axes)
+
+
 def resolve_axes(
-    path: object, shape: Sequence[int], *, recorded: str | None, given: str | None
+    path: object, shape: Sequence[int], *, recorded: str | None, given: Axes
 ) -> tuple[str, str]:
     """The axes of an array, one letter a dimension, and where they are known from.
+
+    Prints a warning where a trusted flag wins against the record.
 
     Args:
       path: of the source, for messages.
@@ -28,35 +56,42 @@ def resolve_axes(
     Raises:
       InputError: they are missing, contradict each other or do not fit the shape.
     """
-    if given is not None:
-        given = given.lower()
-        _check_given(path, shape, given)
+    text, flag, trusted, only_missing = given_axes(given)
+    if only_missing and text is not None and (recorded is not None or len(text) != len(shape)):
+        text = None
+    if text is not None:
+        text = text.lower()
+        _check_given(text, flag="axes" if only_missing else flag)
     if recorded is None:
-        if given is None:
+        if text is None:
             example = "zyx" if len(shape) == 3 else "c" * (len(shape) - 3) + "zyx"
             raise InputError(
                 f"{path}: does not record which axis is which (shape {_times(shape)}); give them in"
-                f" this order, such as --axes={example[-len(shape) :]}"
+                f" this order, such as --{flag}={example[-len(shape) :]}"
             )
-        return given, f"--axes={given}"
+        return text, f"--{'axes' if only_missing else flag}={text}"
     recorded = recorded.lower()
     long_ones = "".join(a for a, n in zip(recorded, shape, strict=True) if a in SPATIAL or n != 1)
-    if given is not None and given not in (recorded, long_ones):
+    if text is None or text in (recorded, long_ones):
+        return recorded, f"recorded as {recorded}"
+    if not trusted:
         raise InputError(
-            f"--axes={given}: {path} records {recorded}; leave the flag out or correct the file"
+            f"--{flag}={text}: {path} records {recorded}; leave the flag out if the file is right,"
+            " add --trust_flag if the flag is right"
         )
-    return recorded, f"recorded as {recorded}"
+    print(f"warning: {path} records its axes as {recorded}; --trust_flag: --{flag}={text} is taken")
+    return text, f"--{flag}={text}, against {recorded} in the source"
 
 
 def _times(shape: Sequence[int]) -> str:
     return " x ".join(str(int(n)) for n in shape)
 
 
-def _check_given(path: object, shape: Sequence[int], given: str) -> None:
+def _check_given(given: str, *, flag: str) -> None:
     right = "each of z, y and x once, and c and t where their length is 1"
     known = set(given) <= set(SPATIAL + EXTRA) and set(SPATIAL) <= set(given)
     if not known or len(set(given)) != len(given):
-        raise InputError(f"--axes={given}: must have {right}, such as --axes=zyx")
+        raise InputError(f"--{flag}={given}: must have {right}, such as --{flag}=zyx")
 
 
 def check_shape(path: object, shape: Sequence[int]) -> tuple[int, int, int]:

@@ -21,8 +21,8 @@ from vemseg_jax.data.check_report import (
     MemoryFacts,
     Report,
     lengths,
-    percent,
 )
+from vemseg_jax.data.check_scale import check_scale
 from vemseg_jax.data.check_scan import Scans, scan_labels
 from vemseg_jax.data.label_writer import ANNOTATION
 from vemseg_jax.data.ome import read_group
@@ -34,7 +34,6 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.memory import device_memory
 
 SAMPLED_SLICES = 64
-PADDED_SHARE = 0.25
 # Pixels of 0.5 nm to 1 um, slices 40 pixels apart at most and half a pixel at least: what lies
 # beyond is a wrong unit or order more likely than a microscope.
 PIXEL_NM = (0.5, 1000.0)
@@ -50,6 +49,7 @@ class CheckOptions:
       structures: label images; empty takes all annotations.
       z_range: first slice and one past the last; None for all.
       crop_size: side of a training crop, pixels at training scale.
+      crop_from: whose crop that is, for the report.
       every: reads every so many-th slice's image; None reads up to `SAMPLED_SLICES` labelled and
         as many of all slices, evenly spaced.
       memory: bytes of the device; None asks it.
@@ -58,6 +58,7 @@ class CheckOptions:
     structures: Sequence[str] = ()
     z_range: tuple[int, int] | None = None
     crop_size: int = 512
+    crop_from: str = ""
     every: int | None = None
     memory: int | None = None
 
@@ -103,6 +104,7 @@ def check_volume(path: str | Path, options: CheckOptions) -> Report:
         training_shape=(volume.shape[0], *volume.plane_shape(TRAINING)),
         z_range=(low, high),
         crop_size=options.crop_size,
+        crop_from=options.crop_from,
         images=images,
         labels=labels,
         ignored=scans.ignored / scans.pixels if scans.pixels else None,
@@ -180,15 +182,7 @@ def _geometry(volume: Volume, options: CheckOptions) -> list[Finding]:
     if gaps:
         action = "add the missing slices or correct the order, and convert again"
         findings.append(Finding(WARNING, "slice_names", gaps, action))
-    h, w = volume.plane_shape(TRAINING)
-    crop = options.crop_size
-    padded = 1 - min(h, crop) * min(w, crop) / crop**2
-    if padded > PADDED_SHARE:
-        fitting = max(16, min(h, w) // 16 * 16)
-        text = f"{percent(padded)} of a crop of {crop} would be reflection of slices of {h} x {w}"
-        action = f"train with --config.data.crop_size={fitting}"
-        findings.append(Finding(WARNING, "crop_size", text, action))
-    return findings
+    return [*findings, *check_scale(volume, options.crop_size)]
 
 
 def _memory(
@@ -199,6 +193,7 @@ def _memory(
     others = planes_bytes(volume, depth - len(labelled), 0, crop_size=options.crop_size)
     return MemoryFacts(
         device=jax.local_devices()[0].device_kind,
+        is_host=jax.default_backend() == "cpu",
         available=available,
         supervised=supervised,
         semi_supervised=supervised + others,

@@ -12,12 +12,12 @@ import numpy as np
 from vemseg_jax.config import plain
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.memory import SLICE_SHARE
+from vemseg_jax.units import amount
 
 ERROR, WARNING = "error", "warning"
 PERCENTILES = (1, 25, 50, 75, 99)
 PRINTED_RUNS = 8
 PRINTED_FILES = 6
-GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +99,20 @@ class LabelFacts:
 
 @dataclasses.dataclass(frozen=True)
 class MemoryFacts:
-    """Bytes: of the slices to train on, and of the device."""
+    """Bytes: of the slices to train on, and of the device.
+
+    Attributes:
+      device: its name.
+      available: free for this program.
+      supervised, semi_supervised: what the slices of such a training take.
+      is_host: the device is the CPU, its memory that of the machine.
+    """
 
     device: str
     available: int
     supervised: int
     semi_supervised: int
+    is_host: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +122,7 @@ class Report:
     Attributes:
       z_range: first slice and one past the last that were checked.
       crop_size: side of a crop that training would use, pixels at training scale.
+      crop_from: whose crop that is.
       ignored: share of the labelled slices' pixels that the ignore mask leaves out; None without.
       others: label images that are not checked, such as predictions.
     """
@@ -136,6 +145,7 @@ class Report:
     others: tuple[str, ...]
     memory: MemoryFacts
     findings: tuple[Finding, ...]
+    crop_from: str = ""
 
     def count(self, severity: str) -> int:
         """How many findings are of this severity."""
@@ -179,7 +189,7 @@ def _image_lines(report: Report) -> list[str]:
         f" {report.voxel_size_from or 'an unrecorded source'}); slices lie"
         f" {report.voxel_size[0] / report.voxel_size[2]:.3g} pixels apart",
         f"training    slices of {th} x {tw} pixels of {lengths(step)} nm, crops of"
-        f" {report.crop_size}",
+        f" {report.crop_size}{f' ({report.crop_from})' if report.crop_from else ''}",
     ]
     if report.z_range != (0, z):
         lines.append(f"checked     slices {report.z_range[0]} to {report.z_range[1] - 1}")
@@ -221,14 +231,22 @@ def _label_lines(label: LabelFacts) -> list[str]:
     return lines
 
 
-def memory_text(size: int, available: int) -> str:
-    """`1.2 GiB, fits the 4 GiB meant for slices, held on the device`."""
-    room = int(SLICE_SHARE * available)
-    if size > room:
-        how = f"more than the {room / GIB:.3g} GiB meant for slices: crops read as training goes"
-    else:
-        how = f"fits the {room / GIB:.3g} GiB meant for slices: held on the device"
-    return f"{size / GIB:.3g} GiB, {how}"
+def memory_lines(memory: MemoryFacts) -> list[str]:
+    """What there is, and what the slices of a training take of it."""
+    room = int(SLICE_SHARE * memory.available)
+    where = "in this machine's RAM" if memory.is_host else f"on the GPU ({memory.device})"
+    lines = [
+        f"memory      {amount(memory.available)} are free {where}; training keeps slices in up to"
+        f" a quarter of it, {amount(room)}",
+        "            (the rest is for network and crops). What the slices take:",
+    ]
+    for what, size in (
+        ("one network, labelled slices", memory.supervised),
+        ("two networks that teach each other, all slices", memory.semi_supervised),
+    ):
+        kept = "fits" if size <= room else "more than that: crops read as training goes"
+        lines.append(f"            {what}: {amount(size)}, {kept}")
+    return lines
 
 
 def report_text(report: Report) -> str:
@@ -242,13 +260,7 @@ def report_text(report: Report) -> str:
         lines.append(f"ignore      {percent(report.ignored)} of the pixels of labelled slices")
     if report.others:
         lines.append(f"not checked labels {', '.join(report.others)}")
-    memory = report.memory
-    lines.append(f"memory      {memory.available / GIB:.3g} GiB on {memory.device}")
-    for what, size in (
-        ("supervised, labelled slices", memory.supervised),
-        ("semi-supervised, all slices", memory.semi_supervised),
-    ):
-        lines.append(f"            {what}: {memory_text(size, memory.available)}")
+    lines += memory_lines(report.memory)
     lines += [str(finding) for finding in report.findings]
     errors, warnings = report.count(ERROR), report.count(WARNING)
     lines.append(f"checked: {_number(errors, 'error')}, {_number(warnings, 'warning')}")

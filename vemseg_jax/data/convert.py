@@ -1,5 +1,6 @@
 """Conversion of a stack of slices and its labels to a volume."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from vemseg_jax.data.axes import GivenAxes
 from vemseg_jax.data.format_tiff import Range
 from vemseg_jax.data.formats import open_source
 from vemseg_jax.data.label_files import (
@@ -18,22 +20,24 @@ from vemseg_jax.data.label_files import (
     pair_source,
     plan_labels,
 )
+from vemseg_jax.data.label_placing import LabelPlacing, Placement
 from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
 from vemseg_jax.data.pairing import describe_gaps
+from vemseg_jax.data.physical_size import lengths
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
 from vemseg_jax.data.slice_source import SliceSource
-from vemseg_jax.data.stores import Location
-from vemseg_jax.data.tiff import VoxelSize
+from vemseg_jax.data.stores import Location, location
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, UNLABELLED, plane_shape
 from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume
+from vemseg_jax.data.voxel_size import resolve_voxel_size
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 # Slices that are read, decoded and written at once; memory grows with it.
 WORKERS = 3
 # The least at the training scale that a network can do anything with.
 MIN_SIDE = 8
-VOXEL_TOLERANCE = 0.01
 PRINTED_PAIRS = 30
 CLIPPED_SHARE = 0.01
 
@@ -60,6 +64,11 @@ class ConvertOptions:
         slices whatever the file calls them.
       value_range: grey values that become black and white, of types other than 8 and 16 bit
         unsigned.
+      labels_axes: as `axes`, of the labels by structure, `ALL` for those not listed; "ignore" is
+        the mask.
+      labels_offset: the voxel of the images, zyx, on which the first voxel of a label stack lies,
+        by structure likewise; whatever the files record.
+      trust_flag: `voxel_size` and `axes` win where the source records something else.
       overwrite: replace an earlier volume when the new one is complete.
     """
 
@@ -74,6 +83,9 @@ class ConvertOptions:
     downsample: int = 4
     axes: str | None = None
     value_range: Range = None
+    labels_axes: Mapping[str, str] = field(default_factory=dict)
+    labels_offset: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    trust_flag: bool = False
     overwrite: bool = False
 
 
@@ -81,6 +93,7 @@ class ConvertOptions:
 class _IgnorePlan:
     source: SliceSource
     pairs: dict[int, int]
+    placement: Placement
 
 
 def convert(images: Location, output: str | Path, options: ConvertOptions) -> Path:
@@ -100,18 +113,29 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     Raises:
       InputError: anything in the input that cannot be used or is ambiguous.
     """
-    output = Path(output)
+    images, output = location(images), local_path(output, flag="--output")
     check_output(output, overwrite=options.overwrite)
-    source = open_source(images, axes=options.axes, value_range=options.value_range)
+    axes = GivenAxes(options.axes, trusted=options.trust_flag)
+    source = open_source(images, axes=axes, value_range=options.value_range)
     _check_apart(output, source.path)
     if source.axes_from is None:
         raise InputError(
             f"{source.path}: its axes are recorded as {source.axes}; give --axes=zyx if its pages"
             " are slices"
         )
-    voxel_size, origin = resolve_voxel_size(source, options.voxel_size)
+    voxel_size, origin = resolve_voxel_size(
+        source, options.voxel_size, trust_flag=options.trust_flag
+    )
     _check_size(source, options.downsample)
     _print_images(source, voxel_size=voxel_size, origin=origin)
+    placing = LabelPlacing(
+        source,
+        voxel_size,
+        axes=options.axes,
+        labels_axes=options.labels_axes,
+        offsets=options.labels_offset,
+        trust_flag=options.trust_flag,
+    )
     plans = plan_labels(
         source,
         labels=options.labels,
@@ -119,11 +143,11 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
         values=options.label_values,
         labelled_slices=options.labelled_slices,
         unlabelled=options.unlabelled_values,
-        axes=options.axes,
+        placing=placing,
     )
     for plan in plans:
         check_label_name(plan.name, ANNOTATION)
-    ignore = _plan_ignore(source, options)
+    ignore = _plan_ignore(placing, options)
     _print_pairing(source, plans, ignore, dilation=options.ignore_dilation)
     with create_volume(
         output,
@@ -154,43 +178,12 @@ def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
         "axes_from": source.axes_from,
         "voxel_size_from": voxel_size_from,
     }
+    if source.offset is not None and all(map(math.isfinite, source.offset)):
+        kept["source_offset_voxels"] = list(source.offset)
     if source.value_range is not None:
         kept["value_range"] = [source.value_range.low, source.value_range.high]
         kept["stored_dtype"] = str(source.stored_dtype)
     return kept
-
-
-def resolve_voxel_size(
-    source: SliceSource, given: tuple[float, float, float] | None
-) -> tuple[tuple[float, float, float], str]:
-    """The voxel size in nm, zyx, and where it comes from.
-
-    Raises:
-      InputError: neither given nor recorded, or the two differ by more than 1 %.
-    """
-    recorded: VoxelSize = source.voxel_size
-    z, y, x = recorded
-    if given is None:
-        if z is None or y is None or x is None:
-            known = "" if z == y == x else f" completely (z, y, x = {_lengths(recorded)})"
-            raise InputError(
-                f"{source.path}: does not record its voxel size{known}; give it in nm as z,y,x,"
-                " such as --voxel_size=50,10,10"
-            )
-        return (z, y, x), "the source"
-    if not all(0 < size < float("inf") for size in given):
-        raise InputError(f"--voxel_size={_lengths(given)}: must be three positive lengths in nm")
-    for length, own in zip(given, recorded, strict=True):
-        if own is not None and abs(length - own) > VOXEL_TOLERANCE * own:
-            raise InputError(
-                f"--voxel_size={_lengths(given)}: {source.path} records {_lengths(recorded)} nm (z,"
-                " y, x); leave the flag out or correct the file"
-            )
-    return given, "--voxel_size"
-
-
-def _lengths(sizes: Sequence[float | None]) -> str:
-    return ",".join("?" if size is None else f"{size:.6g}" for size in sizes)
 
 
 def _check_apart(output: Path, path: Location) -> None:
@@ -207,13 +200,17 @@ def _check_size(source: SliceSource, downsample: int) -> None:
         )
 
 
-def _plan_ignore(images: SliceSource, options: ConvertOptions) -> _IgnorePlan | None:
+def _plan_ignore(placing: LabelPlacing, options: ConvertOptions) -> _IgnorePlan | None:
     if options.ignore is None:
         if options.ignore_dilation:
             raise InputError(f"--ignore_dilation={options.ignore_dilation}: needs --ignore")
+        for flag in ("labels_axes", "labels_offset"):
+            if IGNORE in getattr(options, flag):
+                raise InputError(f"--{flag}={IGNORE}=…: needs --ignore")
         return None
-    source = open_source(options.ignore, label=True, axes=options.axes)
-    return _IgnorePlan(source, pair_source(images, source))
+    source = placing.open(IGNORE, options.ignore)
+    placement = placing.place(IGNORE, source)
+    return _IgnorePlan(source, pair_source(placing.images, source, placement), placement)
 
 
 def _print_images(
@@ -228,7 +225,7 @@ def _print_images(
         print(f"            {source.ignored} other entries of the folder are not used")
     _print_notes("images", source)
     print(f"axes        zyx ({source.axes_from})")
-    print(f"voxel size  {_lengths(voxel_size)} nm, z,y,x (from {origin})")
+    print(f"voxel size  {lengths(voxel_size)} nm, z,y,x (from {origin})")
     warning = describe_gaps(source.names) if source.has_files else None
     if warning:
         print(f"warning: {warning}; the slices are stacked as they are")
@@ -246,12 +243,14 @@ def _print_pairing(
     rows: list[tuple[str, ...]] = [("z", "image", "structure", "label")]
     for plan in plans:
         _print_notes(plan.name, plan.source)
-        if not plan.source.has_files and len(plan.pairs) == images.shape[0]:
+        whole = not plan.source.has_files and plan.placement.shape is None
+        if whole and len(plan.pairs) == images.shape[0]:
             print(
                 f"labels      {plan.name}: every slice, from the same slice of {plan.source.path}"
             )
             continue
         print(f"labels      {plan.name}: {len(plan.pairs)} slices, from {plan.source.path}")
+        _print_placement(plan.source, plan.placement, "the rest is unlabelled")
         rows += _abridged([(str(z), images.names[z], plan.name, plan.file(z)) for z in plan.pairs])
     if len(rows) > 1:
         widths = [max(len(row[i]) for row in rows) for i in range(3)]
@@ -264,6 +263,12 @@ def _print_pairing(
             f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
             f" {dilation} pixels"
         )
+        _print_placement(ignore.source, ignore.placement, "nothing is ignored elsewhere")
+
+
+def _print_placement(source: SliceSource, placement: Placement, rest: str) -> None:
+    if placement.shape is not None:
+        print(f"            {placement.describe(source.shape, rest)}")
 
 
 def _print_notes(what: str, source: SliceSource) -> None:
@@ -295,6 +300,8 @@ def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
     attributes: dict[str, object] = {"source": str(plan.source.path)}
     if plan.source.has_files:
         attributes["files"] = {str(z): plan.file(z) for z in plan.pairs}
+    if plan.placement.shape is not None:
+        attributes["offset_voxels"] = list(plan.placement.offset)
     with writer.create_label(plan.name, attributes=attributes) as label:
 
         def copy(z: int) -> None:
@@ -318,12 +325,14 @@ def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
 
 
 def _write_ignore(writer: VolumeWriter, plan: _IgnorePlan, options: ConvertOptions) -> None:
-    source, ignored = plan.source, []
+    source, ignored, pixels = plan.source, [], []
     attributes = {"source": str(source.path), "dilation": options.ignore_dilation}
     with writer.create_label(IGNORE, kind=IGNORE, attributes=attributes) as label:
 
         def copy(z: int) -> None:
-            mask = dilate_disk(source.read(plan.pairs[z]) != 0, options.ignore_dilation)
+            mask = plan.placement.lay(source.read(plan.pairs[z]) != 0, fill=0)
+            mask = dilate_disk(mask, options.ignore_dilation)
+            pixels.append(mask.size)
             ignored.append(int(mask.sum()))
             if not ignored[-1]:
                 return
@@ -332,7 +341,7 @@ def _write_ignore(writer: VolumeWriter, plan: _IgnorePlan, options: ConvertOptio
                 label.write(z, TRAINING, downsample_ignore(mask))
 
         _run(copy, plan.pairs, what="ignore mask")
-    share = sum(ignored) / (len(ignored) * source.shape[1] * source.shape[2])
+    share = sum(ignored) / sum(pixels)
     print(f"ignore: {100 * share:.3g} % of the pixels of {len(ignored)} slices")
 
 

@@ -3,30 +3,32 @@
 Local folders and, through tensorstore's stores, `gs://`, `s3://` and `http(s)://`.
 """
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorstore as ts
-import yaozarrs
 
-from vemseg_jax.data.axes import arrange, resolve_axes
+from vemseg_jax.data.axes import Axes, arrange, resolve_axes
+from vemseg_jax.data.chunked_size import (
+    Grid,
+    letters,
+    of_attributes,
+    of_n5,
+    of_precomputed,
+)
+from vemseg_jax.data.ome_size import grid_of, grid_of_array, read_multiscale
 from vemseg_jax.data.slice_source import SliceSource, numbered
-from vemseg_jax.data.stores import Store
-from vemseg_jax.data.tiff import nanometres
+from vemseg_jax.data.stores import Location, Store
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
 
 
 class Found(NamedTuple):
-    """An array of a container and what its metadata say.
-
-    `axes` one letter a dimension, None where not recorded; `sizes` nm by letter.
-    """
+    """An array of a container and what its metadata say of its dimensions."""
 
     array: ts.TensorStore
-    axes: str | None
-    sizes: dict[str, float | None]
+    grid: Grid
 
 
 def find_array(store: Store) -> Found | None:
@@ -40,13 +42,14 @@ def find_array(store: Store) -> Found | None:
         attributes = group.get("attributes") or {}
         if group.get("node_type") == "array":
             names = group.get("dimension_names")
-            return Found(store.open("zarr3"), _letters(names), {})
+            return _plain(store, store.open("zarr3"), attributes, names, "zarr3")
         if isinstance(attributes.get("ome"), dict) and "multiscales" in attributes["ome"]:
             return _ome(store, attributes["ome"], "zarr3")
         raise _no_array(store, "a Zarr group without multiscales")
     if store.read(".zarray") is not None:
-        names = (store.json(".zattrs") or {}).get("_ARRAY_DIMENSIONS")
-        return Found(store.open("zarr"), _letters(names), {})
+        attributes = store.json(".zattrs") or {}
+        names = attributes.get("_ARRAY_DIMENSIONS")
+        return _plain(store, store.open("zarr"), attributes, names, "zarr")
     attributes = store.json(".zattrs")
     if attributes is not None and "multiscales" in attributes:
         return _ome(store, attributes, "zarr")
@@ -56,13 +59,13 @@ def find_array(store: Store) -> Found | None:
     if info is not None and "scales" in info:
         return _precomputed(store, info)
     n5 = store.json("attributes.json")
-    if n5 is not None:
-        return _n5(store, n5)
+    if n5 is not None or store.read("s0/attributes.json") is not None:
+        return _n5(store, n5 or {})
     return None
 
 
 def open_chunked(
-    store: Store, *, label: bool, axes: str | None, value_range: tuple[float, float] | None
+    store: Store, *, label: bool, axes: Axes, value_range: tuple[float, float] | None
 ) -> SliceSource | None:
     """The slices of a chunked array; None where there is none at the location.
 
@@ -84,21 +87,22 @@ def open_chunked(
     dtype = np.dtype(array.dtype.numpy_dtype)
     if label and dtype.kind not in "uib":
         raise InputError(f"{path}: label of type {dtype}; an integer type is needed")
-    if label and found.axes is not None:
-        axes = None
-    resolved, origin = resolve_axes(path, array.shape, recorded=found.axes, given=axes)
+    resolved, origin = resolve_axes(path, array.shape, recorded=found.grid.axes, given=axes)
     view = arrange(path, array, resolved)
     mapped = None if label else make_value_range(path, dtype, value_range)
-    sizes = found.sizes
+    recorded = found.grid.recorded(resolved)
     return SliceSource(
         path=path,
         array=view,
         names=numbered(int(view.shape[0])),
         has_files=False,
-        voxel_size=(sizes.get("z"), sizes.get("y"), sizes.get("x")),
-        axes=found.axes,
+        voxel_size=recorded.size,
+        axes=found.grid.axes,
         axes_from=origin,
         value_range=mapped,
+        offset=recorded.offset,
+        bare_size=recorded.bare,
+        size_note=recorded.note,
     )
 
 
@@ -111,99 +115,73 @@ def _no_array(store: Store, what: str) -> InputError:
     )
 
 
-def _letters(names: object) -> str | None:
-    """Recorded names of dimensions as one letter each, None where they are no axes."""
-    if not isinstance(names, Sequence) or not names:
-        return None
-    if not all(isinstance(name, str) and name[:1].lower() in tuple("zyxct") for name in names):
-        return None
-    return "".join(name[0].lower() for name in names)
+def _plain(
+    store: Store, array: ts.TensorStore, attributes: dict[str, Any], names: object, driver: str
+) -> Found:
+    """A Zarr array by itself: of the image around it, or with its own attributes."""
+    above, name = _above(store)
+    marks = above.json("zarr.json" if driver == "zarr3" else ".zattrs") if above else None
+    if driver == "zarr3":
+        marks = ((marks or {}).get("attributes") or {}).get("ome")
+    if above is not None and isinstance(marks, dict) and "multiscales" in marks:
+        grid = grid_of_array(above.path, name, marks, driver)
+        if grid is not None and grid.axes is not None and len(grid.axes) == array.rank:
+            return Found(array, grid)
+    axes = letters(names) or letters(attributes.get("axis_names"))
+    if axes is not None and len(axes) != array.rank:
+        axes = None
+    return Found(array, of_attributes(attributes, axes, array.rank))
 
 
 def _ome(store: Store, attributes: dict[str, Any], driver: str) -> Found:
     """Level 0 of an OME-Zarr 0.4 or 0.5 image."""
-    model = yaozarrs.v05.Image if driver == "zarr3" else yaozarrs.v04.Image
-    try:
-        image: Any = model.model_validate(attributes)
-        multiscale = image.multiscales[0]
-        dataset = multiscale.datasets[0]
-    except (ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        reason = str(error).split("\n")[0][:120]
+    multiscale = read_multiscale(store.path, attributes, driver)
+    array = store.open(driver, multiscale.datasets[0].path)
+    grid = grid_of(multiscale)
+    if grid.axes is None or len(grid.axes) != array.rank:
         raise InputError(
-            f"{store.path}: not an OME-Zarr 0.4 or 0.5 image ({reason}); give the directory whose"
-            " metadata has multiscales"
-        ) from error
-    array = store.open(driver, dataset.path)
-    names = "".join(axis.name.lower() for axis in multiscale.axes)
-    if len(names) != array.rank:
-        raise InputError(f"{store.path}: {array.rank} dimensions, but axes {names} are recorded")
-    scale = np.ones(len(multiscale.axes))
-    for transformation in [
-        *dataset.coordinateTransformations,
-        *(multiscale.coordinateTransformations or ()),
-    ]:
-        if transformation.type == "scale":
-            scale = scale * np.array(transformation.scale, float)
-    units = [axis.unit for axis in multiscale.axes]
-    sizes = {a: nanometres(s, u) for a, s, u in zip(names, scale, units, strict=True)}
-    return Found(array, names, sizes)
+            f"{store.path}: {array.rank} dimensions, but axes {grid.axes} are recorded"
+        )
+    return Found(array, grid)
 
 
 def _precomputed(store: Store, info: dict[str, Any]) -> Found:
     """The finest scale of a neuroglancer volume, whose axes are x, y, z, channel."""
     array = store.open("neuroglancer_precomputed", scale_index=0)
     try:
-        x, y, z = (float(size) for size in info["scales"][0]["resolution"])
+        return Found(array, of_precomputed(info["scales"][0]))
     except (KeyError, IndexError, TypeError, ValueError):
         raise InputError(
             f"{store.path}/info: scale 0 has no resolution of three lengths; write it again"
         ) from None
-    return Found(array, "xyzc", {"x": x, "y": y, "z": z})
 
 
 def _n5(store: Store, attributes: dict[str, Any]) -> Found:
     """An N5 dataset, or level s0 of a group of them, whose first axis varies fastest."""
-    inner: dict[str, Any] = attributes
-    name = ""
-    if "dimensions" not in attributes:
-        found = store.json("s0/attributes.json")
-        if found is None or "dimensions" not in found:
-            raise _no_array(store, "an N5 group")
-        inner, name = found, "s0"
-    array = store.open("n5", name)
-    axes, sizes = _n5_scale({**attributes, **inner}, array.rank)
-    return Found(array, axes, sizes)
+    if "dimensions" in attributes:
+        array = store.open("n5")
+        above, name = _above(store)
+        group = (above.json("attributes.json") if above else None) or {}
+        return Found(array, of_n5(attributes, group, name=name, rank=array.rank))
+    inner = store.json("s0/attributes.json")
+    if inner is None or "dimensions" not in inner:
+        raise _no_array(store, "an N5 group")
+    array = store.open("n5", "s0")
+    return Found(array, of_n5(inner, attributes, name="s0", rank=array.rank))
 
 
-def _n5_scale(attributes: dict[str, Any], rank: int) -> tuple[str | None, dict[str, float | None]]:
-    """Axes in the order of an N5's dimensions, and voxel sizes, as several tools record them.
-
-    `transform` (the COSEM project) lists axes slowest first, as arrays in C have them;
-    `resolution` and `pixelResolution` (BigDataViewer, Paintera, N5 viewer) x first.
-    """
-    transform = attributes.get("transform")
-    if isinstance(transform, dict) and _letters(transform.get("axes")):
-        axes = _letters(transform["axes"])
-        scale, units = transform.get("scale"), transform.get("units")
-        return axes[::-1] if axes else None, _sizes(axes, scale, units)
-    axes = _letters(attributes.get("axes"))
-    pixel = attributes.get("pixelResolution")
-    scale, units = attributes.get("resolution"), attributes.get("units")
-    if isinstance(pixel, dict):
-        scale, units = pixel.get("dimensions"), pixel.get("unit")
-    elif isinstance(pixel, list):
-        scale = pixel
-    if scale is not None and axes is None and rank == 3:
-        axes = "xyz"
-    return axes, _sizes(axes, scale, units)
-
-
-def _sizes(axes: str | None, scale: object, units: object) -> dict[str, float | None]:
-    if axes is None or not isinstance(scale, Sequence) or len(scale) != len(axes):
-        return {}
-    if isinstance(units, str) or units is None:
-        # Where a unit is left out, these tools mean nanometres.
-        units = [units or "nm"] * len(axes)
-    if not isinstance(units, Sequence) or len(units) != len(axes):
-        return {}
-    return {a: nanometres(s, u) for a, s, u in zip(axes, scale, units, strict=True)}
+def _above(store: Store) -> tuple[Store | None, str]:
+    """What lies around an array, and the array's name in it; None where it cannot be reached."""
+    parent: Location
+    if isinstance(store.path, Path):
+        path = store.path.absolute()
+        parent, name = path.parent, path.name
+    else:
+        parent, _, name = store.path.rstrip("/").rpartition("/")
+    try:
+        above = Store(parent)
+        above.read("zarr.json")
+    except InputError:
+        # A server may show the array alone.
+        return None, name
+    return above, name

@@ -1,6 +1,5 @@
 """Datasets of HDF5 files, by their path behind that of the file: `stack.h5/volumes/raw`."""
 
-import json
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -9,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vemseg_jax.data.axes import SPATIAL, check_shape, resolve_axes
+from vemseg_jax.data import hdf5_size
+from vemseg_jax.data.axes import SPATIAL, Axes, check_shape, resolve_axes
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
-from vemseg_jax.data.tiff import nanometres
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
 
@@ -41,7 +40,7 @@ def open_hdf5(
     name: str,
     *,
     label: bool,
-    axes: str | None,
+    axes: Axes,
     value_range: tuple[float, float] | None,
 ) -> SliceSource:
     """The slices of a dataset.
@@ -98,7 +97,7 @@ def _open(
     dataset: h5py.Dataset,
     *,
     label: bool,
-    axes: str | None,
+    axes: Axes,
     value_range: tuple[float, float] | None,
 ) -> SliceSource:
     path = file / str(dataset.name).lstrip("/")
@@ -108,20 +107,22 @@ def _open(
     if label and dtype.kind == "f":
         raise InputError(f"{path}: label of type {dtype}; an integer type is needed")
     _check_filters(path, dataset)
-    recorded, sizes = _recorded(dataset)
-    if label and recorded is not None:
-        axes = None
+    recorded = hdf5_size.recorded_axes(dataset)
     resolved, origin = resolve_axes(path, dataset.shape, recorded=recorded, given=axes)
     reader = _Reader(path, dataset, resolved)
+    size = hdf5_size.recorded(dataset, resolved)
     return SliceSource(
         path=path,
         array=virtual_array(reader.shape, dtype, reader, lambda z: f"{path}, slice {z}"),
         names=numbered(reader.shape[0]),
         has_files=False,
-        voxel_size=(sizes.get("z"), sizes.get("y"), sizes.get("x")),
+        voxel_size=size.size,
         axes=recorded,
         axes_from=origin,
         value_range=None if label else make_value_range(path, dtype, value_range),
+        offset=size.offset,
+        bare_size=size.bare,
+        size_note=size.note,
     )
 
 
@@ -159,30 +160,3 @@ class _Reader:
         ]
         plane = self._dataset[tuple(index)]
         return plane if self._axes.index("y") < self._axes.index("x") else plane.T
-
-
-def _recorded(dataset: h5py.Dataset) -> tuple[str | None, dict[str, float | None]]:
-    """Axes and voxel sizes as HDF5's dimension labels, ilastik and elf record them."""
-    axes, sizes = _axis_tags(dataset)
-    labels = "".join(dim.label[:1].lower() for dim in dataset.dims)
-    if axes is None and len(labels) == dataset.ndim and set(labels) <= set("zyxct"):
-        axes = labels
-    element = dataset.attrs.get("element_size_um")
-    if element is not None and len(np.atleast_1d(element)) == 3:
-        sizes = {a: nanometres(s, "um") for a, s in zip(SPATIAL, np.ravel(element), strict=True)}
-        axes = axes or (SPATIAL if dataset.ndim == 3 else None)
-    return axes, sizes
-
-
-def _axis_tags(dataset: h5py.Dataset) -> tuple[str | None, dict[str, float | None]]:
-    text = dataset.attrs.get("axistags")
-    if text is None:
-        return None, {}
-    try:
-        tags = json.loads(text)["axes"]
-        return "".join(str(tag["key"]) for tag in tags), {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{dataset.file.filename}/{dataset.name.lstrip('/')}: its axistags are damaged"
-            f" ({error}); correct or delete the attribute"
-        ) from error

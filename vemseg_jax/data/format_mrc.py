@@ -6,7 +6,10 @@ from pathlib import Path
 import mrcfile
 import numpy as np
 
-from vemseg_jax.data.axes import arrange, resolve_axes
+from vemseg_jax.data import mrc_size
+from vemseg_jax.data.axes import Axes, arrange, resolve_axes
+from vemseg_jax.data.chunked_size import OTHERWISE
+from vemseg_jax.data.physical_size import Recorded
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
@@ -16,7 +19,6 @@ _MAP = slice(208, 212)
 # In the second stretch of extra bytes.
 _IMOD = slice(40, 48)
 _IMOD_STAMP = 1146047817
-_ANGSTROM_PER_NM = 10.0
 
 
 def is_mrc(path: Path) -> bool:
@@ -27,7 +29,7 @@ def is_mrc(path: Path) -> bool:
 
 
 def open_mrc(
-    path: Path, *, label: bool, axes: str | None, value_range: tuple[float, float] | None
+    path: Path, *, label: bool, axes: Axes, value_range: tuple[float, float] | None
 ) -> SliceSource:
     """The sections of an MRC file as slices; the voxels stay on disk until they are read.
 
@@ -59,24 +61,26 @@ def open_mrc(
             f"{path}: values of type {dtype}; grey values or integer labels are needed"
         )
     recorded = _axes(path, header)
-    resolved, origin = resolve_axes(
-        path, data.shape, recorded=recorded, given=None if label else axes
-    )
+    resolved, origin = resolve_axes(path, data.shape, recorded=recorded, given=axes)
     stored = virtual_array(
         tuple(data.shape), dtype, lambda n: data[n], lambda n: f"{path}, section {n}"
     )
     view = arrange(path, stored, resolved)
-    size = [float(mrc.voxel_size[a]) / _ANGSTROM_PER_NM for a in "zyx"]
-    voxel_size = tuple(s if 0 < s < float("inf") else None for s in size)
+    size = mrc_size.recorded(header)
+    if resolved != recorded and len(set(size.size)) > 1:
+        size = Recorded(note=OTHERWISE)
     return SliceSource(
         path=path,
         array=view,
         names=numbered(int(view.shape[0])),
         has_files=False,
-        voxel_size=(voxel_size[0], voxel_size[1], voxel_size[2]),
+        voxel_size=size.size,
         axes=recorded,
         axes_from=origin,
         value_range=None if label else make_value_range(path, dtype, value_range),
+        offset=size.offset,
+        offset_is_certain=False,
+        size_note=size.note,
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from natsort import natsorted
 
-from vemseg_jax.data import tiff, tiff_ome
+from vemseg_jax.data import tiff, tiff_ome, tiff_size
+from vemseg_jax.data.axes import Axes, given_axes
 from vemseg_jax.data.slice_files import PNG_SUFFIXES, TIFF_SUFFIXES, SliceReader, read_header
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.tiff_slices import SPLIT
@@ -121,6 +122,9 @@ def _source(
 ) -> SliceSource:
     places = [place for header in headers for place in header.places]
     first = headers[0]
+    recorded = first.recorded
+    if names is not None:
+        recorded = tiff_size.common([header.recorded for header in headers])
     shape, dtype = (len(places), *first.shape[1:]), first.dtype
 
     def where(z: int) -> str:
@@ -131,7 +135,9 @@ def _source(
         array=virtual_array(shape, dtype, SliceReader(places, label=label), where),
         names=numbered(len(places)) if names is None else tuple(names),
         has_files=names is not None,
-        voxel_size=first.voxel_size,
+        voxel_size=recorded.size,
+        offset=recorded.offset,
+        size_note=recorded.note,
         axes=axes,
         axes_from=axes_from,
         ignored=ignored,
@@ -225,13 +231,19 @@ def _open_set(
     return replace(source, path=folder)
 
 
-def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+def open_stack(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     """A TIFF file whose pages are slices, or the set of files that it belongs to.
 
     Raises:
       InputError: it cannot be used.
     """
-    header = read_header(path, label=label, ranged=value_range is not None, confirmed=axes == "zyx")
+    text, _, _, only_missing = given_axes(axes)
+    header = read_header(
+        path,
+        label=label,
+        ranged=value_range is not None,
+        confirmed=text == "zyx" and not only_missing,
+    )
     return _source(
         path,
         [header],
@@ -244,16 +256,17 @@ def open_stack(path: Path, *, label: bool, axes: str | None, value_range: Range)
     )
 
 
-def _stack_axes(recorded: str | None, given: str | None, *, label: bool) -> str | None:
-    if given is not None and not label and given != "zyx":
+def _stack_axes(recorded: str | None, given: Axes, *, label: bool) -> str | None:
+    text, flag, _, only_missing = given_axes(given)
+    if text not in (None, "zyx") and not only_missing:
         raise InputError(
-            f"--axes={given}: only zyx can be read from a TIFF stack; reorder the file's axes to"
+            f"--{flag}={text}: only zyx can be read from a TIFF stack; reorder the file's axes to"
             " zyx"
         )
     if recorded is not None and recorded.endswith("zyx"):
         return f"recorded as {recorded}"
-    if given is not None:
-        return f"--axes, recorded as {recorded or 'nothing'}"
+    if text == "zyx" and not only_missing:
+        return f"--{flag}, recorded as {recorded or 'nothing'}"
     if recorded is None:
         return "assumed, pages are slices; the file records none"
     return f"taken as slices, recorded as {recorded}" if label else None

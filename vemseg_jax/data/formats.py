@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from vemseg_jax.data.axes import Axes, given_axes
 from vemseg_jax.data.format_chunked import open_chunked
 from vemseg_jax.data.format_hdf5 import open_hdf5, split_path
 from vemseg_jax.data.format_mrc import is_mrc, open_mrc
@@ -24,7 +25,7 @@ _MARKS = ("zarr.json", ".zgroup", ".zattrs", "attributes.json")
 
 
 def open_source(
-    path: str | Path, *, label: bool = False, axes: str | None = None, value_range: Range = None
+    path: str | Path, *, label: bool = False, axes: Axes = None, value_range: Range = None
 ) -> SliceSource:
     """Opens a source of slices; every header is checked, no pixel is read.
 
@@ -35,7 +36,8 @@ def open_source(
         of `gs://`, `s3://` or `http(s)://`.
       label: values are labels, of any integer type; otherwise grey values of 8 or 16 bit.
       axes: which dimension is which, in the order in which the format lists them, where it does
-        not record them; "zyx" also to take the pages of a TIFF stack as slices.
+        not record them; "zyx" also to take the pages of a TIFF stack as slices. A string, or
+        `GivenAxes` with more about the flag.
       value_range: what becomes black and white of grey values of other types.
 
     Raises:
@@ -56,18 +58,17 @@ def open_source(
     return _open_file(where, label=label, axes=axes, value_range=value_range)
 
 
-def _open_directory(
-    path: Path, *, label: bool, axes: str | None, value_range: Range
-) -> SliceSource:
+def _open_directory(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     source = open_chunked(Store(path), label=label, axes=axes, value_range=value_range)
     if source is not None:
         return source
-    if axes not in (None, "zyx") and not label:
-        raise InputError(f"--axes={axes}: only zyx can be read from a folder of slices")
+    text, flag, _, only_missing = given_axes(axes)
+    if text not in (None, "zyx") and not only_missing:
+        raise InputError(f"--{flag}={text}: only zyx can be read from a folder of slices")
     return open_folder(path, label=label, value_range=value_range)
 
 
-def _open_file(path: Path, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+def _open_file(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     with failing(path), open(path, "rb") as file:
         magic = file.read(4)
     if is_foreign(path):
@@ -80,7 +81,7 @@ def _open_file(path: Path, *, label: bool, axes: str | None, value_range: Range)
     return open_stack(path, label=label, axes=axes, value_range=value_range)
 
 
-def _open_remote(url: str, *, label: bool, axes: str | None, value_range: Range) -> SliceSource:
+def _open_remote(url: str, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
     if url.lower().endswith(_LOCAL_SUFFIXES):
         raise InputError(
             f"{url}: single files cannot be read from afar; copy it to this machine first"

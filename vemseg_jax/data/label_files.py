@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from vemseg_jax.data.format_tiff import open_files
-from vemseg_jax.data.formats import open_source
+from vemseg_jax.data.label_placing import EVERYWHERE, LabelPlacing, Placement
 from vemseg_jax.data.pairing import pair_by_number, read_pairing
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location
 from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 ANY_VALUE = "any"
 # Values of the label files that make up a structure, or every one above 0.
@@ -96,12 +97,16 @@ def _listed(plane: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class LabelPlan:
-    """The labels of one structure: slice z of the volume is slice `pairs[z]` of `source`."""
+    """The labels of one structure: slice z of the volume is slice `pairs[z]` of `source`.
+
+    `placement` says where in that slice its pixels lie.
+    """
 
     name: str
     source: SliceSource
     pairs: dict[int, int]
     rule: MaskRule
+    placement: Placement = EVERYWHERE
 
     def file(self, z: int) -> str:
         """Where the label of slice z comes from, in short."""
@@ -111,7 +116,8 @@ class LabelPlan:
     def read(self, z: int) -> np.ndarray:
         """The mask of slice z, `[h, w]` uint8: 0, 1 or 255 (not labelled)."""
         index = self.pairs[z]
-        return self.rule.mask(self.source.read(index), self.source.where(index))
+        mask = self.rule.mask(self.source.read(index), self.source.where(index))
+        return self.placement.lay(mask, fill=UNLABELLED)
 
 
 def plan_labels(
@@ -122,7 +128,7 @@ def plan_labels(
     values: Mapping[str, Values],
     labelled_slices: Mapping[str, Sequence[int]],
     unlabelled: Mapping[str, int],
-    axes: str | None,
+    placing: LabelPlacing,
 ) -> list[LabelPlan]:
     """Pairs every label with its slice and checks all headers; no pixel is read.
 
@@ -134,7 +140,7 @@ def plan_labels(
       values: of structures whose files are not binary.
       labelled_slices: of structures whose stack is annotated on these slices only.
       unlabelled: value of pixels of a structure that nobody labelled.
-      axes: of volumes that do not record them.
+      placing: opens labels and says where they lie in the images.
 
     Raises:
       InputError: the labels do not fit the images or are ambiguous.
@@ -145,8 +151,9 @@ def plan_labels(
 
     plans: list[LabelPlan] = []
     for name, path in labels:
-        source = open_source(path, label=True, axes=axes)
-        pairs = pair_source(images, source)
+        source = placing.open(name, path)
+        placement = placing.place(name, source)
+        pairs = pair_source(images, source, placement)
         if name in labelled_slices:
             if source.has_files:
                 raise InputError(
@@ -154,16 +161,17 @@ def plan_labels(
                     " are labelled; the flag is for stacks"
                 )
             pairs = _only(name, labelled_slices[name], pairs)
-        plans.append(LabelPlan(name, source, pairs, rule(name)))
+        plans.append(LabelPlan(name, source, pairs, rule(name), placement))
     if labels_csv is not None:
         for name, listed in read_pairing(labels_csv, images.names).items():
             source = open_files(
                 labels_csv.parent,
-                [labels_csv.parent / file.name for file in listed],
+                [local_path(file.name, base=labels_csv.parent) for file in listed],
                 names=[file.name for file in listed],
                 label=True,
             )
             _check_plane(images, source)
+            placing.place(name, source)
             pairs = {file.z: index for index, file in enumerate(listed)}
             plans.append(LabelPlan(name, source, pairs, rule(name)))
     names = [plan.name for plan in plans]
@@ -176,6 +184,7 @@ def plan_labels(
         ("label_values", values),
         ("labelled_slices", labelled_slices),
         ("unlabelled_value", unlabelled),
+        *placing.named(),
     )
     for flag, given in flags:
         for name in given:
@@ -187,12 +196,16 @@ def plan_labels(
     return plans
 
 
-def pair_source(images: SliceSource, source: SliceSource) -> dict[int, int]:
+def pair_source(
+    images: SliceSource, source: SliceSource, placement: Placement = EVERYWHERE
+) -> dict[int, int]:
     """`{z of the images: slice of the source}` of a label or mask source.
 
     Raises:
       InputError: shapes differ, or files of a folder cannot be paired.
     """
+    if placement.shape is not None:
+        return placement.pairs(source.shape[0])
     _check_plane(images, source)
     if not source.has_files:
         if source.shape[0] != images.shape[0]:

@@ -1,30 +1,21 @@
 """OME-Zarr 0.5 metadata of images, labels and the list of labels."""
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 from yaozarrs import v05
 
 from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.colours import colour_of, structure_of
 from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 
 AXES = ("z", "y", "x")
 UNIT = "nanometer"
-# Transparent background and unlabelled; the structure in one of these: the usual two in colours
-# that are easily told apart, also by the colour-blind, others by their name.
-PALETTE = (
-    (0, 114, 178, 160),
-    (230, 159, 0, 160),
-    (0, 158, 115, 160),
-    (204, 121, 167, 160),
-    (86, 180, 233, 160),
-    (213, 94, 0, 160),
-)
+# Of 255; background and unlabelled are transparent.
+OPACITY = 160
 _CLEAR = (0, 0, 0, 0)
-_USUAL = {"nuclei": PALETTE[0], "nucleoli": PALETTE[1]}
 
 
 def multiscales(
@@ -55,13 +46,11 @@ def multiscales(
 def image_label(name: str, *, shades: bool = False) -> dict[str, Any]:
     """The "image-label" entry of a label's "ome": what its values are, their colours, the image.
 
-    0 and 255 are transparent; 1 has a colour of the label's name, a prediction that of its
-    structure. With `shades`, of probabilities, the colour grows denser up to 255.
+    0 and 255 are transparent; 1 has a colour of the label's name, a prediction one that is told
+    apart from its structure's. With `shades`, of probabilities, the colour grows denser up to 255.
     """
-    structure = name
-    for suffix in ("_pred", "_prob", "_disagreement"):
-        structure = structure.removesuffix(suffix)
-    colour = _USUAL.get(structure) or PALETTE[zlib.crc32(structure.encode()) % len(PALETTE)]
+    structure = structure_of(name)
+    colour = (*colour_of(name), OPACITY)
     if shades:
         r, g, b, opacity = colour
         named = {v: (f"{v / 255:.3f}", (r, g, b, v * opacity // 255)) for v in range(256)}

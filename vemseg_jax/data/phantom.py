@@ -36,6 +36,7 @@ from vemseg_jax.data.phantom_paint import Painter
 from vemseg_jax.data.phantom_placement import Placement, best_placement
 from vemseg_jax.data.phantom_presets import PRESETS, PhantomConfig
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 __all__ = ["PRESETS", "Phantom", "PhantomConfig", "PhantomSlice", "write_tiff_stack"]
@@ -185,7 +186,7 @@ def write_tiff_stack(
     Raises:
       InputError: `folder` exists and `overwrite` is False, or it is not a phantom's.
     """
-    folder = Path(folder)
+    folder = local_path(folder, flag="--output")
     _check_output(folder, overwrite)
     depth = phantom.config.shape[0]
     slices: Iterable[int] = range(depth)

@@ -36,6 +36,7 @@ from vemseg_jax.data.slices import read_plane
 from vemseg_jax.data.volume import FULL, IGNORE, LABELS, TRAINING, Volume, open_volume
 from vemseg_jax.data.volume_writer import VolumeWriter, check_output, create_volume, open_resumable
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 NONE = "none"
@@ -80,7 +81,7 @@ def preprocess(source: str | Path, output: str | Path, options: PreprocessOption
     Raises:
       InputError: options or a volume that cannot be used, or slices that share too small an area.
     """
-    output = Path(output)
+    output = local_path(output, flag="--output")
     volume = open_volume(source)
     _check(volume, output, options)
     check_output(output, overwrite=options.overwrite)

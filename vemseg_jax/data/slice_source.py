@@ -9,7 +9,7 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data.failures import reason
-from vemseg_jax.data.tiff import VoxelSize
+from vemseg_jax.data.physical_size import Offset, VoxelSize
 from vemseg_jax.data.value_range import ValueRange
 from vemseg_jax.errors import InputError
 
@@ -30,6 +30,11 @@ class SliceSource:
       ignored: entries of the folder that are not read.
       value_range: maps grey values that are neither 8 nor 16 bit unsigned; None keeps values.
       notes: what a person should know of how the source is read, a sentence each.
+      offset: of the first voxel, in voxels, zyx; nan where the record cannot be used; None where
+        the source records no position.
+      offset_is_certain: whether all programs that write the format mean the same by it.
+      bare_size: the numbers of a voxel size without a unit of length, zyx; None without.
+      size_note: what of the recorded size or position cannot be used, for people.
     """
 
     path: Path | str
@@ -42,6 +47,10 @@ class SliceSource:
     ignored: int = 0
     value_range: ValueRange | None = None
     notes: tuple[str, ...] = ()
+    offset: Offset | None = None
+    offset_is_certain: bool = True
+    bare_size: Offset | None = None
+    size_note: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property

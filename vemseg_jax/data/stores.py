@@ -10,10 +10,11 @@ import tensorstore as ts
 
 from vemseg_jax.data.failures import os_code, reason
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 # Formats may be named in front of an address, as neuroglancer does.
 _FORMAT_PREFIX = re.compile(r"^(precomputed|zarr|zarr2|zarr3|n5)://(?=\w+://)")
-_SCHEME = re.compile(r"^(gs|s3|https?|file)://")
+_SCHEME = re.compile(r"^(gs|s3|https?)://")
 # Decoded chunks that are kept, so that thick ones are not read once per slice.
 _CACHE_BYTES = 2**30
 # By itself tensorstore goes on trying for many minutes.
@@ -24,19 +25,17 @@ Location = Path | str
 
 
 def location(text: str | Path) -> Location:
-    """A URL that can be read as a string, anything else as a path."""
+    """A URL that can be read as a string, anything else as an absolute path (`local_path`)."""
     text = os.fspath(text)
     address = _FORMAT_PREFIX.sub("", text)
-    if address.startswith("file://"):
-        return Path(address.removeprefix("file://"))
     if _SCHEME.match(address):
         return address.rstrip("/")
-    if "://" in text:
+    if "://" in text and not address.startswith("file:"):
         raise InputError(
             f"{text}: not an address that can be read; those of gs://, s3://, http:// and https://"
             " can, and local paths"
         )
-    return Path(text)
+    return local_path(address)
 
 
 class Store:

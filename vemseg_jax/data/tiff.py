@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
+from vemseg_jax.data import tiff_size
 from vemseg_jax.data.failures import is_damage, reason
+from vemseg_jax.data.physical_size import Offset, Recorded, VoxelSize
 from vemseg_jax.data.tiff_ome import own_uuid
 from vemseg_jax.data.tiff_reader import Place, has_alpha, keeps_inverted
 from vemseg_jax.data.tiff_slices import Slices, describe, find_slices, truncated
@@ -22,35 +23,9 @@ from vemseg_jax.errors import InputError
 # Whatever it warns of is checked here and raised as an error that names the file.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 
-VoxelSize = tuple[float | None, float | None, float | None]
 MAX_PIXELS = 2**31
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _CHAIN = "its directory of pages ends early"
-
-_NM = {
-    "nm": 1.0,
-    "um": 1e3,
-    "µm": 1e3,
-    "μm": 1e3,
-    "\\u00b5m": 1e3,
-    "mm": 1e6,
-    "cm": 1e7,
-    "m": 1e9,
-    "å": 0.1,
-    "a": 0.1,
-    "pm": 1e-3,
-    "nanometer": 1.0,
-    "nanometre": 1.0,
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "micrometre": 1e3,
-    "millimeter": 1e6,
-    "centimeter": 1e7,
-    "meter": 1e9,
-    "angstrom": 0.1,
-    "picometer": 1e-3,
-}
 
 
 class Inverted(NamedTuple):
@@ -64,8 +39,9 @@ class TiffHeader(NamedTuple):
     """What the headers of a TIFF file say.
 
     `axes` is None unless the file records what its pages are; `voxel_size` is nm, zyx, None
-    where it is not recorded. `places` is where each slice is stored, `inverted` how many have white
-    as 0; `notes` is what a person should know, `xml` the OME-XML.
+    where it is not recorded; `offset` and `size_note` are as in `Recorded`. `places` is where each
+    slice is stored, `inverted` how many have white as 0; `notes` is what a person should know,
+    `xml` the OME-XML.
     """
 
     shape: tuple[int, int, int]
@@ -76,16 +52,13 @@ class TiffHeader(NamedTuple):
     inverted: Inverted
     notes: tuple[str, ...]
     xml: str | None
+    offset: Offset | None = None
+    size_note: str = ""
 
-
-def nanometres(value: object, unit: object) -> float | None:
-    """A recorded length in nm; None where value or unit make no sense."""
-    factor = _NM.get(str(unit).strip().lower())
-    try:
-        length = float(str(value)) * (factor or 0)
-    except ValueError:
-        return None
-    return length if 0 < length < float("inf") else None
+    @property
+    def recorded(self) -> Recorded:
+        """Voxel size and position."""
+        return Recorded(self.voxel_size, self.offset, self.size_note)
 
 
 def count_directories(path: Path) -> int:
@@ -157,7 +130,7 @@ def read_header(
             if len(pages) != directories:
                 raise truncated(path, f"{len(pages)} of {directories} pages can be read")
             found = find_slices(path, tif, pages, alone=alone, confirmed=confirmed)
-            voxel_size = _voxel_size(tif)
+            recorded = tiff_size.recorded(tif)
             inverted = _check_files(path, pages, found, label=label, ranged=ranged)
     first = found.page
     xml = first.description
@@ -165,7 +138,9 @@ def read_header(
         shape=(len(found.places), int(first.imagelength), int(first.imagewidth)),
         dtype=np.dtype(first.dtype).newbyteorder("="),
         axes=found.axes,
-        voxel_size=voxel_size,
+        voxel_size=recorded.size,
+        offset=recorded.offset,
+        size_note=recorded.note,
         places=found.places,
         inverted=inverted,
         notes=found.notes,
@@ -301,35 +276,3 @@ def _check_data(path: Path, page: Any) -> None:
     first = page.keyframe
     if first.compression == 1 and sum(page.databytecounts) * 8 < first.size * first.bitspersample:
         raise truncated(path, f"page {page.index} has too few bytes")
-
-
-def _voxel_size(tif: tifffile.TiffFile) -> VoxelSize:
-    if tif.is_ome and tif.ome_metadata:
-        return _ome_voxel_size(tif.ome_metadata)
-    if tif.is_imagej and tif.imagej_metadata:
-        metadata, tags = tif.imagej_metadata, tif.pages.first.tags
-        unit = metadata.get("unit")
-        z = nanometres(metadata.get("spacing"), unit)
-        y, x = (_pixel_size(tags.get(f"{axis}Resolution"), unit) for axis in "YX")
-        return z, y, x
-    # Resolution tags of plain TIFF files are left at 72 dpi by most software: no record.
-    return None, None, None
-
-
-def _pixel_size(tag: Any, unit: object) -> float | None:
-    if tag is None or not tag.value[0]:
-        return None
-    return nanometres(tag.value[1] / tag.value[0], unit)
-
-
-def _ome_voxel_size(xml: str) -> VoxelSize:
-    root = ElementTree.fromstring(xml)
-    # The namespace in the tags differs from version to version.
-    element = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
-    if element is None:
-        return None, None, None
-    sizes = [
-        nanometres(element.get(f"PhysicalSize{axis}"), element.get(f"PhysicalSize{axis}Unit", "µm"))
-        for axis in "ZYX"
-    ]
-    return sizes[0], sizes[1], sizes[2]

@@ -6,6 +6,7 @@ attribute "vemseg" holds what training needs. Volumes are written by `volume_wri
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vemseg_jax.data import ome
 from vemseg_jax.data.failures import is_damage, reason
 from vemseg_jax.data.preprocessing import downsampled_size
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 FULL, TRAINING = "full", "training"
 UNLABELLED = 255
@@ -47,7 +49,8 @@ def open_array(path: Path) -> ts.TensorStore:
     Raises:
       InputError: it is missing or damaged.
     """
-    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(path)}}
+    # tensorstore takes no path with "..".
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(local_path(path))}}
     try:
         return ts.open(spec, open=True, read=True).result()
     except (ValueError, OSError) as error:
@@ -90,7 +93,7 @@ def create_array(
     }
     spec = {
         "driver": "zarr3",
-        "kvstore": {"driver": "file", "path": str(path)},
+        "kvstore": {"driver": "file", "path": str(local_path(path))},
         "metadata": metadata,
     }
     try:
@@ -228,14 +231,14 @@ class Volume:
         return open_array(self.path / LABELS / name / array_path(level, self.downsample))
 
 
-def open_volume(path: str | Path) -> Volume:
+def open_volume(path: str | os.PathLike[str]) -> Volume:
     """Opens a volume for reading.
 
     Raises:
       InputError: it is missing, not a volume of this package, of another format version, or its
         conversion did not finish.
     """
-    path = Path(path)
+    path = local_path(path)
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     if path.name.endswith(PARTIAL_SUFFIX):
         raise InputError(f"{path}: an unfinished conversion; run the conversion again")

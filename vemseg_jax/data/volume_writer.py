@@ -36,6 +36,7 @@ from vemseg_jax.data.volume import (
     write_plane,
 )
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 __all__ = [
     "ANNOTATION",
@@ -234,7 +235,7 @@ def create_volume(
       InputError: `path` exists, or is not a volume and so is never replaced, another process is
         writing it, or slices are too small or of another dtype.
     """
-    path, dtype = Path(path), np.dtype(dtype)
+    path, dtype = local_path(path), np.dtype(dtype)
     if dtype.name not in DTYPE_MAX:
         raise InputError(f"{path}: images of type {dtype}; uint8 or uint16 is needed")
     if downsample not in (1, FACTOR):

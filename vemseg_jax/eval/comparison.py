@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from vemseg_jax.data.colours import structure_of
 from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume
 from vemseg_jax.errors import InputError
@@ -93,8 +94,25 @@ def _check_truth(volume: Volume, label: str, *, structure: str) -> None:
         what = f"a label of kind {kinds[label]!r}" if label in kinds else "no such label"
         raise InputError(
             f"{volume.path}: {label!r} cannot be the truth of {structure!r}, found {what}; "
-            f"choose one of {listed(usable)} with --truth={structure}=LABEL"
+            f"{_other_truth(usable, structure)}"
         )
+
+
+def _other_truth(annotations: Sequence[str], structure: str) -> str:
+    """What to do about a structure without a truth, with the labels that there are."""
+    if not annotations:
+        return f"the volume has no annotation: convert it again with --labels={structure}=PATH"
+    # Annotations of other structures are no truth of this one.
+    own = [name for name in annotations if structure_of(name).startswith(structure)]
+    if own:
+        return f"give --truth={structure}={own[0]}" + (
+            f", or another of {listed(own)}" if len(own) > 1 else ""
+        )
+    return (
+        f"the volume's annotations are {listed(annotations)}: score other predictions with"
+        f" --predictions, convert again with --labels={structure}=PATH, or, if one of them is"
+        f" {structure} under another name, give --truth={structure}={annotations[0]}"
+    )
 
 
 def _roles(
@@ -134,10 +152,12 @@ def _nothing_left(volume: Volume, comparison: Comparison) -> str:
         found = f"no slice labelled in {label!r} is covered by {comparison.prediction!r}"
     else:
         found = f"all {common} slices labelled in {label!r} were used for training or validation"
-    return (
-        f"{volume.path}: no slice is left to score {comparison.structure!r}: {found}; label more "
-        f"slices or name another label with --truth={comparison.structure}=LABEL"
-    )
+    annotations = [n for n in volume.label_names if volume.label_info(n).get("kind") == ANNOTATION]
+    own = [n for n in annotations if n != label and n.startswith(comparison.structure)]
+    advice = "label more slices, or train with --config.data.num_train_slices below their number"
+    if own:
+        advice += f", or give --truth={comparison.structure}={own[0]}"
+    return f"{volume.path}: no slice is left to score {comparison.structure!r}: {found}; {advice}"
 
 
 def has_level(volume: Volume, name: str, level: str) -> bool:

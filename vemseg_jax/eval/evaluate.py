@@ -68,7 +68,7 @@ def evaluate(
       InputError: no prediction, no truth, nothing left to score, shapes that differ, ranges
         outside the volume, an output that exists.
     """
-    volume = open_volume(Path(volume_path))
+    volume = open_volume(volume_path)
     folder = check_output(volume, output, overwrite=overwrite)
     check_slices(volume, z_ranges=z_ranges, exclude=exclude, overlay_slices=overlay_slices)
     comparisons = compare(

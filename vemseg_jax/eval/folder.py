@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vemseg_jax.data.volume import Volume
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 FORMAT = "vemseg evaluation 1"
 
@@ -30,9 +31,10 @@ def check_output(
     Raises:
       InputError: it exists and may not be replaced, or it overlaps the volume.
     """
-    path = volume.path if volume.path.name not in ("", "..") else volume.path.resolve()
-    name = path.name.removesuffix(".zarr").removesuffix(".ome")
-    folder = Path(output) if output else path.with_name(f"{name}-{what}")
+    name = volume.path.name.removesuffix(".zarr").removesuffix(".ome")
+    folder = volume.path.with_name(f"{name}-{what}")
+    if output is not None:
+        folder = local_path(output, flag="--output")
     inside, around = folder.resolve(), volume.path.resolve()
     if inside.is_relative_to(around) or around.is_relative_to(inside):
         raise InputError(

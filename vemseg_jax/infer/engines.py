@@ -12,19 +12,20 @@ from typing import Any
 
 import jax
 
+from vemseg_jax.commands import install
 from vemseg_jax.errors import InputError
+from vemseg_jax.infer import crew
 from vemseg_jax.infer.grid import Block
 from vemseg_jax.infer.job import BlockError, Job
 from vemseg_jax.infer.outputs import Checksums
 from vemseg_jax.infer.work import Work, open_work
 
 LOCAL, DASK = "local", "dask"
+ENGINES = (LOCAL, DASK)
+DEFAULT_WORKERS = 1
 # Blocks that are read ahead, and those that the device has or that wait to be written.
 READ_AHEAD, MOST_WAITING = 2, 2
 WRITERS = 2
-# Tasks a worker thread that are with the scheduler at a time; coordinates only, but each is work
-# that a lost scheduler forgets.
-TASKS_A_THREAD = 2
 RETRIES = 3
 CONNECT_SECONDS = 30
 
@@ -58,15 +59,27 @@ class Engine:
     name: str = LOCAL
     scheduler: str | None = None
     scheduler_file: Path | None = None
-    workers: int = 2
+    workers: int = DEFAULT_WORKERS
 
     def check(self) -> None:
         """Raises InputError for values that do not fit."""
+        if self.name not in ENGINES:
+            raise InputError(
+                f"--engine={self.name}: there is no such engine; the engines are local"
+                " (this process) and dask (its workers, also those that SLURM starts)"
+            )
         given = self.scheduler is not None, self.scheduler_file is not None
         if self.name == LOCAL and any(given):
             raise InputError("--scheduler and --scheduler_file belong to --engine=dask")
         if all(given):
             raise InputError("--scheduler and --scheduler_file: give one of them")
+        if self.workers < 1:
+            raise InputError(f"--workers={self.workers}: give at least 1")
+        if self.workers != DEFAULT_WORKERS and (self.name == LOCAL or any(given)):
+            raise InputError(
+                f"--workers={self.workers}: only --engine=dask without a scheduler starts workers;"
+                " leave it out"
+            )
         if self.scheduler_file is not None and not self.scheduler_file.exists():
             raise InputError(
                 f"--scheduler_file={self.scheduler_file}: not there; start one with dask scheduler"
@@ -169,36 +182,32 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
         import distributed
     except ImportError as error:
         raise InputError(
-            "--engine=dask needs the package distributed; install it with pip install '.[dask]'"
+            f"--engine=dask needs the package distributed; run: {install('dask')}"
         ) from error
     # Its schedulers and workers tell of every coming and going.
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    # Workers may run in other folders.
+    job = dataclasses.replace(
+        work.job, volume=work.job.volume.absolute(), workdir=work.job.workdir.absolute()
+    )
+    by_key = {f"block-{work.fingerprint}-{number}": number for number in numbers}
+
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(engine, stack, distributed))
-        threads = sum(client.nthreads().values())
-        print(f"workers     {len(client.nthreads())}" + ("" if threads else ", waiting for them"))
-        remaining = iter(numbers)
-        # Workers may run in other folders.
-        job = dataclasses.replace(
-            work.job, volume=work.job.volume.absolute(), workdir=work.job.workdir.absolute()
-        )
 
-        def submit(number: int) -> Any:
+        def submit(key: str) -> Any:
             return client.submit(
                 predict_block,
                 job,
-                number,
+                by_key[key],
                 work.fingerprint,
-                key=f"block-{work.fingerprint}-{number}",
+                key=key,
                 retries=RETRIES,
                 pure=False,
             )
 
-        futures = [submit(n) for n in islice(remaining, TASKS_A_THREAD * max(threads, 1))]
-        finished = distributed.as_completed(futures)
-        by_key = {f"block-{work.fingerprint}-{n}": n for n in numbers}
-        for future in finished:
-            failure = future.exception()
+        for future in crew.finished(client, submit, list(by_key)):
+            failure = crew.failure(future)
             if failure is None:
                 yield future.result()
             elif isinstance(failure, InputError):
@@ -207,8 +216,6 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
                 yield Outcome(by_key[future.key], None, f"{type(failure).__name__}: {failure}")
             # A key that is used again, by the next run, must be forgotten.
             future.release()
-            for number in islice(remaining, 1):
-                finished.add(submit(number))
 
 
 def _client(engine: Engine, stack: contextlib.ExitStack, distributed: Any) -> Any:

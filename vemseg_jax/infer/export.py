@@ -12,6 +12,7 @@ from vemseg_jax.data.label_writer import PREDICTION
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
 
 
@@ -30,6 +31,7 @@ def export_tiff(volume_path: Path, names: Sequence[str], output: Path, *, overwr
     Raises:
       InputError: the folder is there already and `overwrite` is not given, or it cannot be written.
     """
+    output = local_path(output, flag="--tiff_output")
     check_output(output, overwrite=overwrite)
     volume = open_volume(volume_path)
     digits = len(str(volume.shape[0] - 1))

@@ -4,7 +4,7 @@ Each block owns whole shards of every array that is written.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from vemseg_jax.data.volume import CHUNK
@@ -12,6 +12,8 @@ from vemseg_jax.infer.windows import Box, Pair
 
 # Slices that are predicted together hold about so many pixels of the training scale.
 BLOCK_PIXELS = 2**21
+# Of few or small slices there are at least so many blocks: progress shows, and little is lost.
+LEAST_BLOCKS = 10
 # A slice with more of them is predicted in parts of at most so many along each axis.
 SLICE_PIXELS, PART = 2**22, 4 * CHUNK
 
@@ -75,6 +77,17 @@ class BlockGrid:
     def __iter__(self) -> Iterator[Block]:
         return (self[number] for number in range(len(self)))
 
+    def slices_in(self, numbers: Iterable[int]) -> float:
+        """How many slices some blocks are together; a block may be a part of one."""
+        whole = self.shape[0] * self.shape[1]
+        return sum(
+            len(block.slices)
+            * (block.box[0][1] - block.box[0][0])
+            * (block.box[1][1] - block.box[1][0])
+            / whole
+            for block in map(self.__getitem__, numbers)
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return dataclasses.asdict(self)
@@ -91,4 +104,6 @@ def make_grid(shape: Pair, slices: Sequence[int], *, depth: int | None = None) -
     h, w = shape
     if h * w > SLICE_PIXELS:
         return BlockGrid(shape, (min(h, PART), min(w, PART)), depth or 1, tuple(slices))
-    return BlockGrid(shape, shape, depth or max(1, BLOCK_PIXELS // (h * w)), tuple(slices))
+    if depth is None:
+        depth = min(max(1, BLOCK_PIXELS // (h * w)), -(-len(slices) // LEAST_BLOCKS))
+    return BlockGrid(shape, shape, max(1, depth), tuple(slices))

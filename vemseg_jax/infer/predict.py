@@ -7,15 +7,18 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from vemseg_jax.accelerator import check_device
 from vemseg_jax.data.failures import os_code
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger
-from vemseg_jax.infer.engines import Engine, Outcome, run
+from vemseg_jax.infer.engines import LOCAL, Engine, Outcome, run
 from vemseg_jax.infer.job import Job, PredictOptions
 from vemseg_jax.infer.outputs import Output, OutputError, partial_directory
 from vemseg_jax.infer.placing import begin, finish, missing_blocks
 from vemseg_jax.infer.work import Work
+from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track
+from vemseg_jax.units import amount, figures
 
 __all__ = ["Engine", "Job", "PredictOptions", "Sharing", "predict_volume"]
 
@@ -88,11 +91,15 @@ def predict_volume(
     engine, sharing = engine or Engine(), sharing or Sharing()
     engine.check()
     sharing.check()
+    if engine.name == LOCAL:
+        check_device()
     if overwrite and sharing.num_shards > 1:
         raise InputError(
             "--overwrite does not go with --num_shards: one shard would remove what another has"
             " just written; choose another --suffix"
         )
+    # Workers elsewhere have other current folders.
+    volume_path, workdir = local_path(volume_path), local_path(workdir, flag="--checkpoint")
     work = Work(Job(volume_path, workdir, which, tuple(slices), options or PredictOptions()))
     print(f"method      {work.parts['method']}")
     names = [output.name for output in work.outputs]
@@ -101,15 +108,21 @@ def predict_volume(
         return Result(names, True, {}, 0)
     todo = missing_blocks(work, open_ones)
     mine = [number for number in todo if number % sharing.num_shards == sharing.shard]
-    print(
-        f"blocks      {len(work.grid)}, finished {len(work.grid) - len(todo)}"
-        + (f", of this shard left {len(mine)}" if sharing.num_shards > 1 else "")
-    )
+    _announce(work, todo, mine if sharing.num_shards > 1 else None)
     failed = _work_off(work, open_ones, mine, engine, sharing) if mine else {}
     left = missing_blocks(work, open_ones)
     if not left:
         finish(work, open_ones)
     return Result(names, not left, failed, len([n for n in left if n not in failed]))
+
+
+def _announce(work: Work, todo: Sequence[int], mine: Sequence[int] | None) -> None:
+    """How much there is to do; `mine` is the part of a shard."""
+    slices, left = len(work.grid.slices), work.grid.slices_in(todo)
+    text = f"slices      {slices} in {len(work.grid)} blocks, {figures(slices - left)} finished"
+    if mine is not None:
+        text += f"; left for this shard {figures(work.grid.slices_in(mine))} in {len(mine)} blocks"
+    print(text)
 
 
 def _work_off(
@@ -130,7 +143,13 @@ def _work_off(
                 for output in open_ones
             }
             outcomes = run(engine, work, mine)
-            for outcome in track(outcomes, total=len(mine), what="predicting", unit="block"):
+            for outcome in track(
+                outcomes,
+                total=max(1, round(work.grid.slices_in(mine))),
+                what="predicting",
+                unit="slice",
+                size=lambda outcome: work.grid.slices_in([outcome.number]),
+            ):
                 _record(outcome, ledgers, failed)
     # The disk can be full for a line of the ledger too.
     except (OutputError, OSError) as error:
@@ -164,9 +183,5 @@ def _disk_error(work: Work, open_ones: Sequence[Output], error: Exception) -> In
             if file.is_file()
         )
         need, free = used / finished * len(missing), shutil.disk_usage(path).free
-        text += f"; the others take about {_megabytes(need)}, {_megabytes(free)} are free"
+        text += f"; the others take about {amount(need)}, {amount(free)} are free"
     return InputError(f"{text}; make room on the disk of {path} and start again")
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -95,7 +95,13 @@ def _verify(volume: Volume, name: str, directory: Path) -> Verdict:
     layout = outputs.layout(volume, header["parts"]["resolution"])
     done = ledger.read_ledger(directory)
     damaged = {}
-    for number in track(sorted(done), total=len(done), what=f"reading {name}", unit="block"):
+    for number in track(
+        sorted(done),
+        total=max(1, round(grid.slices_in(done))),
+        what=f"reading {name}",
+        unit="slice",
+        size=lambda number: grid.slices_in([number]),
+    ):
         block = grid[number]
         try:
             found = outputs.read_checksums(directory, block, grid, layout)

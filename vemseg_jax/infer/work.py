@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 import vemseg_jax
+from vemseg_jax.accelerator import check_device
 from vemseg_jax.config import plain
 from vemseg_jax.data.failures import reason
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path, open_volume
@@ -127,6 +128,7 @@ class Work:
     @functools.cached_property
     def _predict(self) -> Predictor:
         """Made when the first block is predicted: until then the device belongs to others."""
+        check_device()
         return make_predictor(
             self.trained,
             self.job.options.method,

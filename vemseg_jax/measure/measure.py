@@ -62,7 +62,7 @@ def measure(
       InputError: a missing label, slices without a label in between, an output that exists, a
         budget too small for one slice.
     """
-    volume = open_volume(Path(volume_path))
+    volume = open_volume(volume_path)
     folder = check_output(
         volume, output, overwrite=overwrite, what="measurement", written_as=FORMAT
     )

@@ -83,9 +83,14 @@ class Readings:
         return Found(nuclei, nucleoli, self._left_out, self._solids)
 
     def _slabs(self, what: str) -> Iterator[tuple[int, list[np.ndarray]]]:
-        count = -(-self._selection.shape[0] // self._planes)
         slabs = read_slabs(self._selection, self._planes)
-        return track(slabs, total=count, what=what, unit="slab")
+        return track(
+            slabs,
+            total=self._selection.shape[0],
+            what=what,
+            unit="slice",
+            size=lambda slab: len(slab[1][0]),
+        )
 
     def _find(self) -> list[Components]:
         """The first reading."""

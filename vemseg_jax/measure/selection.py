@@ -19,6 +19,8 @@ from vemseg_jax.errors import InputError
 SLAB_BYTES, KEPT_BYTES, PLANE_BYTES = 16, 4, 20
 # More planes at once gain nothing.
 MOST_PLANES = 64
+# Shorter runs of slices show no whole nucleus.
+LEAST_RUN = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,12 +144,7 @@ def _slices(
         return start, stop
     shared = sorted(set.intersection(*(set(slices) for slices in covered.values())))
     longest = max(_runs(shared), key=lambda run: run[1] - run[0]) if shared else None
-    advice = (
-        f"predict the rest or measure a run without gaps, such as --z_range={longest[0]}:"
-        f"{longest[1]}"
-        if longest
-        else "they have no slice in common; predict the same slices"
-    )
+    advice = _advice(volume, names[0], longest)
     for name, slices in covered.items():
         runs = _runs(slices)
         if len(runs) > 1:
@@ -160,6 +157,23 @@ def _slices(
         have = ", ".join(f"{name!r} has {_listed(_runs(s))}" for name, s in covered.items())
         raise InputError(f"{volume.path}: the labels cover different slices: {have}; {advice}")
     return longest if longest else (0, 0)
+
+
+def _advice(volume: Volume, nuclei: str, longest: tuple[int, int] | None) -> str:
+    """What to do about labels with gaps, whose longest run in common is given."""
+    if longest is None:
+        return "they have no slice in common; predict the same slices"
+    if longest[1] - longest[0] >= LEAST_RUN:
+        return (
+            f"predict the rest or measure a run without gaps, such as --z_range={longest[0]}:"
+            f"{longest[1]}"
+        )
+    # One drawn slice here and there is no volume to measure.
+    what = "objects are measured in slices that follow each other"
+    prediction = f"{nuclei}_pred"
+    if prediction in volume.label_names:
+        return f"{what}; measure the prediction, --nuclei={prediction}"
+    return f"{what}; predict all of them with vemseg-predict and measure that label"
 
 
 def _listed(runs: Sequence[tuple[int, int]]) -> str:

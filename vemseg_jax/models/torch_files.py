@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from vemseg_jax.commands import install
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin")
 # Keys under which training scripts keep the weights beside other things.
@@ -35,7 +37,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise InputError(
-            f"{path}: reading {path.suffix} files needs torch; install the extra 'torch', or save "
+            f"{path}: reading {path.suffix} files needs torch ({install('torch')}), or save "
             "the weights as .safetensors or .npz"
         ) from error
     try:
@@ -79,6 +81,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     Raises:
       InputError: no such file, a type that is not known, or a file that cannot be read.
     """
+    path = local_path(path, flag="--weights")
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if path.suffix == ".safetensors":

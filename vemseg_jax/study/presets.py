@@ -206,10 +206,13 @@ def _named_volume(text: str) -> StudyVolume:
     name, equals, path = text.partition("=")
     if not equals or not name or not path:
         raise InputError(f"--volumes: found {text!r}, give NAME=PATH such as Vol1=vol1.zarr")
-    structures = tuple(s for s in STRUCTURES if s in open_volume(Path(path)).label_names)
+    volume = open_volume(path)
+    structures = tuple(s for s in STRUCTURES if s in volume.label_names)
     if not structures:
-        raise InputError(f"--volumes: {path} has neither of the labels {', '.join(STRUCTURES)}")
-    return StudyVolume(name, Path(path), structures)
+        raise InputError(
+            f"--volumes: {volume.path} has neither of the labels {', '.join(STRUCTURES)}"
+        )
+    return StudyVolume(name, volume.path, structures)
 
 
 def load_config(path: Path) -> ExperimentConfig:

@@ -85,7 +85,8 @@ def claim(study: Study, output: Path) -> None:
     """
     path, new = output / STUDY, describe(study)
     if path.exists():
-        changed = differences(json.loads(path.read_text(encoding="utf-8")), new)
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = differences(_without_paths(old), _without_paths(new))
         if changed:
             shown = "; ".join(textwrap.shorten(c, 160, placeholder=" ...") for c in changed[:5])
             raise InputError(
@@ -95,6 +96,12 @@ def claim(study: Study, output: Path) -> None:
         return
     output.mkdir(parents=True, exist_ok=True)
     write_json(path, new)
+
+
+def _without_paths(description: dict[str, Any]) -> dict[str, Any]:
+    """A study is the same one in another folder."""
+    volumes = [{k: v for k, v in each.items() if k != "path"} for each in description["volumes"]]
+    return {**description, "volumes": volumes}
 
 
 def outcome(output: Path, cell: Cell) -> Outcome:

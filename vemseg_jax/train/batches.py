@@ -16,6 +16,7 @@ from vemseg_jax.data.windows import WindowReader, planes_bytes
 from vemseg_jax.errors import InputError
 from vemseg_jax.memory import SLICE_SHARE, device_memory
 from vemseg_jax.parallel import ONE_DEVICE, Placement
+from vemseg_jax.units import amount
 
 GIB = 2**30
 # What the seed of each further volume is away from the one before.
@@ -166,14 +167,14 @@ def _fits(
         return False
     if size > budget:
         logging.info(
-            "%s take %.2f GiB, more than the %.2f GiB there are for them "
+            "%s take %s, more than the %s there are for them "
             "(--config.data.memory_budget_gib): crops are read as training goes",
             what,
-            size / GIB,
-            budget / GIB,
+            amount(size),
+            amount(budget),
         )
         return False
-    logging.info("%s are held on the device, %.3g MiB", what, size / 2**20)
+    logging.info("%s are held on the device, %s", what, amount(size))
     return True
 
 

@@ -11,10 +11,13 @@ from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state
+from vemseg_jax.paths import local_path
 from vemseg_jax.train.batches import find_split
+from vemseg_jax.train.folder import RunFolder, is_begun
 from vemseg_jax.train.optimizer import create_optimizer
 from vemseg_jax.train.parts import initial_state
-from vemseg_jax.train.setup import CONFIG_NAME, claim, describe, optimizer_item
+from vemseg_jax.train.setup import describe, optimizer_item
+from vemseg_jax.train.volumes import with_absolute_volumes
 
 
 def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, encoder: bool) -> int:
@@ -34,8 +37,10 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
       InputError: weights, volume or folder that cannot be used; no folder is left then.
     """
     check_config(config)
+    config = with_absolute_volumes(config)
+    workdir = local_path(workdir, flag="--workdir")
     state_dict = read_state(weights)
-    if (workdir / CONFIG_NAME).exists():
+    if is_begun(workdir):
         raise InputError(f"{workdir} holds a run already; choose a new --workdir")
     model = registry.create_model(config.model)
     optimizer = create_optimizer(config.optimizer, steps=config.train.steps)
@@ -54,13 +59,15 @@ def import_weights(config: ExperimentConfig, workdir: Path, weights: Path, *, en
     variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
     volume = open_volume(config.data.volume)
     description = describe(config, volume, find_split(volume, config))
-    claim(workdir, config)
-    with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(
-            LATEST,
-            0,
-            variables=variables,
-            optimizer=jax.device_get(optimizer_item(state)),
-            meta=description.to_meta(step=0, val_dice={}),
-        )
+    with RunFolder(workdir, config) as folder:
+        folder.open()
+        with Checkpoints(workdir) as checkpoints:
+            checkpoints.save(
+                LATEST,
+                0,
+                variables=variables,
+                optimizer=jax.device_get(optimizer_item(state)),
+                meta=description.to_meta(step=0, val_dice={}),
+            )
+        folder.claim()
     return len(state_dict)

@@ -5,27 +5,27 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
-from vemseg_jax.config import ExperimentConfig, completed, differences, is_pair, plain
+from vemseg_jax.config import ExperimentConfig, differences, is_pair
 from vemseg_jax.data import normalization
-from vemseg_jax.data.atomic import write_json
-from vemseg_jax.data.failures import reason
 from vemseg_jax.data.input_pipeline import labelled_planes
 from vemseg_jax.data.sources import Batches
 from vemseg_jax.data.split import Split
 from vemseg_jax.data.volume import TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import Description, prediction_apply
+from vemseg_jax.interrupts import StopRequest
 from vemseg_jax.models import registry
 from vemseg_jax.parallel import Placement, first_decides, of_first
 from vemseg_jax.train.batches import z_range
+from vemseg_jax.train.folder import plain_config
 from vemseg_jax.train.optimizer import create_optimizer
+from vemseg_jax.train.owed import OWED, Owed
 from vemseg_jax.train.parts import (
     Step,
     initial_state,
@@ -33,20 +33,11 @@ from vemseg_jax.train.parts import (
     make_supervised_step,
     repeated,
 )
+from vemseg_jax.train.ranking import SCORE, Score
 from vemseg_jax.train.semi_supervised import CollapseWatch
 from vemseg_jax.train.state import TrainState
 from vemseg_jax.train.validate import Validation, make_validator
 
-CONFIG_NAME = "config.json"
-# Fields that change neither the weights nor which of them are best.
-FREE_FIELDS = (
-    "train.log_every",
-    "train.checkpoint_every",
-    "cps.collapse_steps",
-    "data.memory_budget_gib",
-    "data.cache_gib",
-    "train.devices",
-)
 # Steps in one dispatch where a dispatch costs more than it does on a CPU.
 ACCELERATOR_STEPS = 10
 
@@ -67,6 +58,9 @@ class Run:
     state: TrainState
     best: float
     watch: CollapseWatch | None = None
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
+    score: Score = dataclasses.field(default_factory=Score)
+    owed: Owed = dataclasses.field(default_factory=Owed)
 
 
 def describe(
@@ -101,37 +95,6 @@ def describe(
     )
 
 
-def plain_config(config: ExperimentConfig) -> dict[str, Any]:
-    """The configuration as JSON values, with the network's name."""
-    return {**plain(config), "model": plain(registry.model_to_dict(config.model))}
-
-
-def claim(workdir: Path, config: ExperimentConfig) -> None:
-    """Writes the configuration into a new folder, or checks it against an old run's."""
-    path, new = workdir / CONFIG_NAME, plain_config(config)
-    if path.exists():
-        try:
-            old = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is no configuration of a run ({error})") from error
-        # What an earlier version did not know of was as it is by default.
-        default = plain(ExperimentConfig(model=None))
-        old = completed(old, {**default, "model": old.get("model")})
-        changed = [d for d in differences(old, new) if not d.startswith(FREE_FIELDS)]
-        if changed:
-            raise InputError(
-                f"{workdir} holds a run with another configuration ({'; '.join(changed)}); "
-                "choose a new --workdir, or give the same configuration to continue"
-            )
-        return
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_json(path, new)
-    except OSError as error:
-        why = reason(error, writing=True)
-        raise InputError(f"--workdir={workdir} cannot be written: {why}") from error
-
-
 def prepare(
     config: ExperimentConfig,
     description: Description,
@@ -139,9 +102,10 @@ def prepare(
     batches: Batches,
     checkpoints: Checkpoints,
     placement: Placement,
+    stop: StopRequest | None = None,
 ) -> Run:
     """Builds network, optimizer and compiled step; resumes from a checkpoint."""
-    options = config.train
+    options, stop = config.train, stop or StopRequest()
     model = registry.create_model(config.model, dtype=options.precision)
     optimizer = create_optimizer(config.optimizer, steps=options.steps)
     validate = None
@@ -152,7 +116,9 @@ def prepare(
         )
         validate = make_validator(
             prediction_apply(model, description),
-            lambda: labelled_planes(volume, description.structures, description.val_slices),
+            lambda: stop.leaving(
+                labelled_planes(volume, description.structures, description.val_slices)
+            ),
             description.structures,
             size=volume.plane_shape(TRAINING),
             crop_size=config.data.crop_size,
@@ -161,10 +127,13 @@ def prepare(
             exclusive=registry.is_exclusive(config.model),
         )
     start = initial_state(config, model, optimizer)
-    state, best = first_decides(
-        lambda: _resume(start, description, checkpoints), otherwise=(start, -math.inf)
+    state, best, score, owed = first_decides(
+        lambda: _resume(start, description, checkpoints),
+        otherwise=(start, -math.inf, Score(), Owed()),
     )
     state = placement.whole(of_first(state))
+    # All processes validate at the same steps: they agree on the learning rate after it.
+    owed = dataclasses.replace(owed, validation=bool(of_first(np.asarray(owed.validation))))
     make = make_pair_step if is_pair(config) else make_supervised_step
     step = make(config, description, model, optimizer, placement)
     watch = CollapseWatch(config.cps.collapse_steps) if is_pair(config) else None
@@ -181,6 +150,9 @@ def prepare(
         state=state,
         best=best,
         watch=watch,
+        stop=stop,
+        score=score,
+        owed=owed,
     )
 
 
@@ -194,13 +166,13 @@ def steps_per_dispatch(config: ExperimentConfig, batches: Batches) -> int:
 
 def _resume(
     state: TrainState, description: Description, checkpoints: Checkpoints
-) -> tuple[TrainState, float]:
-    """The state of the latest checkpoint and the best score so far, if there are any."""
+) -> tuple[TrainState, float, Score, Owed]:
+    """What the latest checkpoint holds, and the best score so far, if there are any."""
     if checkpoints.step(LATEST) is None:
-        return state, -math.inf
+        return state, -math.inf, Score(), Owed()
     meta = checkpoints.meta(LATEST)
     new = description.to_meta(step=meta["step"], val_dice=meta["val_dice"])
-    ignored = ("config", "version", "volume")
+    ignored = ("config", "version", "volume", SCORE, OWED)
     meta = {"other_volumes": [], **meta}
     changed = differences(
         {k: v for k, v in meta.items() if k not in ignored},
@@ -222,19 +194,16 @@ def _resume(
         plateau=plateau,
         loss_scale=loss_scale[0] if loss_scale else None,
     )
-    best = checkpoints.step(BEST)
+    best = -math.inf
     # A best checkpoint from beyond the resumed step is made again when that step comes.
-    score = mean_score(checkpoints.meta(BEST)["val_dice"]) if best is not None else -math.inf
-    return state, score
+    if checkpoints.step(BEST) is not None:
+        found = Score.from_meta(checkpoints.meta(BEST), description.structures).value
+        best = -math.inf if found is None else found
+    score = Score.from_meta(meta, description.structures)
+    return state, best, score, Owed.from_meta(meta)
 
 
 def optimizer_item(state: TrainState) -> tuple[Any, ...]:
     """What a checkpoint holds beside the weights, so that training can go on."""
     scale = () if state.loss_scale is None else (state.loss_scale,)
     return state.opt_state, state.plateau, *scale
-
-
-def mean_score(val_dice: dict[str, float]) -> float:
-    """Mean over structures, for ranking; a structure that no held-out slice shows counts 0."""
-    values = [0.0 if math.isnan(v) else v for v in val_dice.values()]
-    return float(np.mean(values)) if values else -math.inf

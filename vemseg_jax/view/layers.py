@@ -7,6 +7,7 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data import ome
+from vemseg_jax.data.colours import Rgb, unlike
 from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, PROBABILITY
 from vemseg_jax.data.preprocessing import FACTOR
 from vemseg_jax.data.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
@@ -95,17 +96,12 @@ def _pick(names: Sequence[str], wanted: Sequence[str] | None, volume: Volume) ->
 
 
 def _colours(volume: Volume, names: Sequence[str]) -> dict[str, str]:
-    """The recorded colour of every label, or another one where a label before it has it."""
-    taken: dict[str, str] = {}
+    """The recorded colour of every label, or one unlike all before it where those look alike."""
+    taken: dict[str, Rgb] = {}
     for name in names:
-        own = ome.label_colour(ome.read_group(volume.path / LABELS / name), name)
-        free = [c for c in (own, *ome.PALETTE) if _html(c) not in taken.values()]
-        taken[name] = _html(free[0] if free else own)
-    return taken
-
-
-def _html(rgba: tuple[int, int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgba[:3])
+        r, g, b, _ = ome.label_colour(ome.read_group(volume.path / LABELS / name), name)
+        taken[name] = unlike((r, g, b), taken.values())
+    return {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in taken.items()}
 
 
 def _label(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vemseg_jax.commands import install
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.layers import LayerContent, layers_of, start_slice
@@ -40,7 +41,7 @@ def _import_neuroglancer() -> Any:
         import neuroglancer
     except ImportError as error:
         raise InputError(
-            f"the viewer needs the package neuroglancer ({error}); pip install 'vemseg-jax[view]'"
+            f"the viewer needs the package neuroglancer ({error}); run: {install('view')}"
         ) from error
     return neuroglancer
 
