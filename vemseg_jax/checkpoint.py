@@ -2,6 +2,9 @@
 
 import logging
 import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vemseg_jax.data.failures import is_damage, reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -28,6 +32,8 @@ class Checkpoints:
         # orbax tells of every file it touches; its warnings still come through.
         logging.getLogger("absl").addFilter(_is_not_chatter)
         folder = workdir.absolute() / FOLDER
+        if not read_only:
+            _silence_closed_loops()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else 1, create=False, read_only=read_only
         )
@@ -55,7 +61,8 @@ class Checkpoints:
         manager = self._managers[which]
         if step in manager.all_steps():
             return  # a run that resumed before it reproduces the same numbers
-        manager.save(step, args=ocp.args.Composite(**items))
+        with _saving(manager):
+            manager.save(step, args=ocp.args.Composite(**items))
 
     def step(self, which: str) -> int | None:
         """The step of the checkpoint, None without one."""
@@ -84,22 +91,59 @@ class Checkpoints:
         try:
             return manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(
-                f"checkpoint {manager.directory}/{step} cannot be read ({reason}); if it is "
-                "damaged, delete that folder and train again"
-            ) from error
+            text = str(error).strip().split("\n")[0]
+            damaged = (
+                f"cannot be read ({text}); if it is damaged, delete that folder and train again"
+            )
+            why = reason(error, damaged=damaged)
+            raise InputError(f"checkpoint {manager.directory}/{step} {why}") from error
 
     def close(self) -> None:
         """Waits until everything is saved."""
-        for manager in self._managers.values():
-            manager.close()
+        with ExitStack() as stack:
+            for manager in self._managers.values():
+                stack.enter_context(_saving(manager))
+                stack.callback(manager.close)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # What ended the run is said, not that its last checkpoint failed for the same reason.
+        with suppress(InputError) if kind is not None else nullcontext():
+            self.close()
+
+
+@contextmanager
+def _saving(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns a disk that is full or fails into an error that says so; saving goes on behind."""
+    try:
+        yield
+    except Exception as error:
+        if is_damage(error):
+            raise
+        raise InputError(
+            f"{manager.directory}: a checkpoint could not be saved: {reason(error, writing=True)}"
+            " (finished checkpoints are kept; the same command continues from them)"
+        ) from error
+
+
+def _silence_closed_loops() -> None:
+    """Keeps writes that a failed checkpoint leaves behind from printing a traceback each."""
+    if not isinstance(sys.unraisablehook, _Report):
+        sys.unraisablehook = _Report(sys.unraisablehook)
+
+
+class _Report:
+    """An unraisablehook that leaves out what tensorstore tells of loops that orbax has closed."""
+
+    def __init__(self, report: Callable[[Any], object]):
+        self._report = report
+
+    def __call__(self, unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and "Event loop is closed" in str(error)):
+            self._report(unraisable)
 
 
 class NoCheckpoints(Checkpoints):
@@ -131,6 +175,9 @@ _READ_ONLY = re.compile("read[_ ]only")
 def _is_not_chatter(record: logging.LogRecord) -> bool:
     if "orbax" not in record.pathname:
         return True
+    failure = record.exc_info[1] if record.exc_info else None
+    if failure is not None and not is_damage(failure):
+        return False  # a full disk, which is raised and said in one line
     return record.levelno >= logging.WARNING and not _READ_ONLY.search(record.getMessage())
 
 

@@ -29,6 +29,7 @@ def _folder(path, planes, *, stem="s"):
     path.mkdir()
     planes = planes if isinstance(planes, dict) else dict(enumerate(planes, start=1))
     for number, plane in planes.items():
+        plane = plane.view(np.uint8) if plane.dtype == bool else plane
         tifffile.imwrite(path / f"{stem}_{number:03d}.tif", plane)
     return path
 

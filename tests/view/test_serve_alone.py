@@ -128,3 +128,12 @@ def test_a_volume_without_labels_or_contrast(tmp_path):
     assert [layer.name for layer in layers_of(volume)] == ["image"]
     with serving(volume.path) as served:
         assert served.z == 2
+
+
+def test_the_slider_of_values_of_12_bit_ends_with_them(tmp_path):
+    from vemseg_jax.view.state import value_window
+
+    assert value_window(np.dtype(np.uint16), 3100.0) == [0.0, 4095.0]
+    assert value_window(np.dtype(np.uint16), 255.0) == [0.0, 255.0]
+    assert value_window(np.dtype(np.uint16), 65535.0) == [0.0, 65535.0]
+    assert value_window(np.dtype(np.uint8), 200.0) == [0.0, 255.0]

@@ -14,6 +14,7 @@ from vemseg_jax.cli.config_files import with_config_files
 from vemseg_jax.cli.flag_errors import flag_message
 from vemseg_jax.cli.help import WORDS as HELP_WORDS
 from vemseg_jax.cli.help import help_text, wants_help
+from vemseg_jax.data.failures import machine_fault
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -24,7 +25,8 @@ NOTHING_KEPT = "nothing was written"
 def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOTHING_KEPT) -> None:
     """Parses the flags, calls `main` and turns `InputError` into one line on stderr.
 
-    Exit status: what `main` returns, 0 for None; 2 input that cannot be used, 130 interrupted.
+    Exit status: what `main` returns, 0 for None; 2 input that cannot be used, or a disk, network
+    share or memory that failed; 130 interrupted.
     Any other exception is a defect of the program and keeps its traceback.
 
     Args:
@@ -46,15 +48,18 @@ def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOT
             return status
         except InputError as error:
             _fail(error)
-        except RuntimeError as error:
+        except Exception as error:
             from vemseg_jax.accelerator import explained
 
-            if (text := explained(error)) is None:
+            if isinstance(error, BrokenPipeError):
+                # The reader of our output (such as `head`) has seen enough.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return None
+            text = explained(error) if isinstance(error, RuntimeError) else None
+            text = text or machine_fault(error)
+            if text is None:
                 raise
             _fail(InputError(text))
-        except BrokenPipeError:
-            # The reader of our output (such as `head`) has seen enough.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return None
 
     _check_platform()

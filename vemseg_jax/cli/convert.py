@@ -13,8 +13,9 @@ from vemseg_jax.paths import local_path
 _IMAGES = flags.DEFINE_string(
     "images",
     None,
-    "Folder of TIFF slices, TIFF stack, OME-Zarr, Zarr, N5, precomputed, MRC, or HDF5 with its"
-    " dataset (stack.h5/volumes/raw); Zarr, N5 and precomputed also at gs://, s3://, https://.",
+    "Folder of TIFF or PNG slices, TIFF stack (or one file of a set of OME-TIFF files), OME-Zarr,"
+    " Zarr, N5, precomputed, MRC, or HDF5 with its dataset (stack.h5/volumes/raw);"
+    " Zarr, N5 and precomputed also at gs://, s3://, https://.",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string(
@@ -28,8 +29,8 @@ _VOXEL_SIZE = flags.DEFINE_list(
 _LABELS = flags.DEFINE_multi_string(
     "labels",
     [],
-    "NAME=PATH, once per structure: a folder of TIFF masks whose trailing numbers are those of"
-    " their slices, or a volume of any format with a mask for every slice.",
+    "NAME=PATH, once per structure: a folder of TIFF or PNG masks whose trailing numbers are those"
+    " of their slices, or a volume of any format with a mask for every slice.",
 )
 _LABELS_CSV = flags.DEFINE_string(
     "labels_csv", None, "Explicit pairing: CSV with the columns structure,image,label."

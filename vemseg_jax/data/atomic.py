@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 
 try:
@@ -48,11 +49,17 @@ def unlock(taken: int | None) -> None:
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Replaces a JSON file in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        # Writing to a full disk names no file by itself.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_lines(path: Path) -> tuple[list[Any], int]:
@@ -184,8 +191,7 @@ class AtomicDirectory:
             ) from None
         except OSError as error:
             raise InputError(
-                f"{final}: cannot be written ({error.strerror or error}); choose a folder with"
-                " room where files may be created"
+                f"{final}: cannot be written: {reason(error, writing=True)}"
             ) from error
 
     def _read_key(self) -> str | None:

@@ -91,7 +91,7 @@ def check_drift(volume: Volume, slices: Sequence[int]) -> tuple[float | None, li
             Finding(
                 WARNING,
                 "drift",
-                f"the mean grey value drifts between {smooth.min():.3f} and {smooth.max():.3f},"
+                f"the mean grey value drifts between {smooth.min():.3g} and {smooth.max():.3g},"
                 f" {drift:.2f} standard deviations of a slice",
                 f"even it out with {MATCH}, or label slices all along z",
             )

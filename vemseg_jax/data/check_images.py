@@ -18,6 +18,7 @@ from vemseg_jax.data.check_report import (
     percent,
     slice_list,
 )
+from vemseg_jax.data.failures import is_damage
 from vemseg_jax.data.normalization import slice_statistics
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path
@@ -40,7 +41,9 @@ def read_plane(array: ts.TensorStore, z: int, damaged: list[int]) -> np.ndarray 
     """One slice `[h, w]` of an array; None, and `z` added to `damaged`, where it is damaged."""
     try:
         ((_, (plane,)),) = read_slices([array], [z])
-    except InputError:
+    except InputError as error:
+        if not is_damage(error):
+            raise
         damaged.append(z)
         return None
     return plane
@@ -162,14 +165,18 @@ def check_grey_values(
         percentiles.append(_percentiles(counts, volume.dtype_max))
     total = pooled.labelled + pooled.others
     pixels = max(int(total.sum()), 1)
+    # Values of 12 bit in a type of 16 end at 4095: the range that is there counts.
+    there = np.flatnonzero(total)
+    least, greatest = (int(there[0]), int(there[-1])) if there.size > 1 else (0, volume.dtype_max)
     mean_, std_ = volume.slice_mean[list(slices)], volume.slice_std[list(slices)]
     facts = ImageFacts(
         checked=tuple(checked),
         mean_range=(float(mean_.min()), float(mean_.max())),
         std_range=(float(std_.min()), float(std_.max())),
         drift=drift,
-        black=float(total[0]) / pixels,
-        white=float(total[-1]) / pixels,
+        black=float(total[least]) / pixels,
+        white=float(total[greatest]) / pixels,
+        levels=(least, greatest),
         labelled_distance=pooled.distance(),
         percentiles=tuple(percentiles),
     )

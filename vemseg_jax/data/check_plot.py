@@ -46,7 +46,7 @@ def plot_report(path: Path, report: Report, volume: str | Path) -> None:
     _grey_values(axes[0], report, zs, mean)
     axes[1].plot(zs, std, color=MEAN_COLOUR, linewidth=1.1)
     axes[1].set_ylabel("standard deviation")
-    axes[1].set_ylim(0, 1.15 * max(float(std.max()), 1e-3))
+    axes[1].set_ylim(0, 1.15 * max(float(std.max()), 1e-9))
     for i, ax in enumerate(axes[2:]):
         _shares(ax, report.labels[i], LABEL_COLOURS[i % len(LABEL_COLOURS)])
     for ax in axes:
@@ -91,7 +91,10 @@ def _grey_values(ax: Axes, report: Report, zs: np.ndarray, mean: np.ndarray) -> 
             )  # fmt: skip
     ax.set_ylabel("grey value (0-1)")
     low = min(report.images.percentiles, key=lambda row: row[0], default=(0.0,))[0]
-    ax.set_ylim(min(low, float(mean.min())) - 0.12, 1.02)
+    high = max(report.images.percentiles, key=lambda row: row[-1], default=(1.0,))[-1]
+    # Values of 12 bit in a type of 16 would all lie at the foot.
+    top = 1.0 if high > 0.25 else 2 * max(high, float(mean.max()))
+    ax.set_ylim(min(low, float(mean.min())) - 0.12 * top, 1.02 * top)
     ax.legend(
         loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, frameon=False, borderaxespad=0.5
     )

@@ -50,7 +50,8 @@ class ImageFacts:
       checked: slices that were read at training scale.
       mean_range, std_range: least and greatest of all slices, as recorded by the conversion.
       drift: greatest less least of the smoothed means, in standard deviations of a slice.
-      black, white: share of the pixels read that are 0 and the type's maximum.
+      black, white: share of the pixels read that have the least and the greatest value there is.
+      levels: those values, as they are stored.
       labelled_distance: Kolmogorov-Smirnov distance between the grey values of labelled and of
         unlabelled slices; None where there are too few of either.
       percentiles: of `PERCENTILES`, one row a slice of `checked`.
@@ -62,6 +63,7 @@ class ImageFacts:
     drift: float | None
     black: float
     white: float
+    levels: tuple[int, int]
     labelled_distance: float | None
     percentiles: tuple[tuple[float, ...], ...]
 
@@ -192,13 +194,13 @@ def _image_lines(report: Report) -> list[str]:
     if report.z_range != (0, z):
         lines.append(f"checked     slices {report.z_range[0]} to {report.z_range[1] - 1}")
     low, high = images.mean_range
-    text = f"mean {low:.3f} to {high:.3f}, std {images.std_range[0]:.3f} to"
-    text += f" {images.std_range[1]:.3f} of all slices (0-1 scale)"
+    text = f"mean {low:.3g} to {high:.3g}, std {images.std_range[0]:.3g} to"
+    text += f" {images.std_range[1]:.3g} of all slices (0-1 scale)"
     if images.drift is not None:
         text += f"; the mean drifts by {images.drift:.2f} std"
     lines.append(f"grey values {text}")
-    text = f"{len(images.checked)} slices read: {percent(images.black)} black,"
-    text += f" {percent(images.white)} white"
+    text = f"{len(images.checked)} slices read: values {images.levels[0]} to {images.levels[1]},"
+    text += f" {percent(images.black)} black, {percent(images.white)} white"
     if images.labelled_distance is not None:
         text += f"; labelled and other slices differ by {images.labelled_distance:.3f}"
         text += " (Kolmogorov-Smirnov, 0 to 1)"

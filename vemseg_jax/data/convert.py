@@ -223,6 +223,7 @@ def _print_images(
         print(f"grey values {low:g} to {high:g} become 0 to {np.iinfo(source.dtype).max}")
     if source.ignored:
         print(f"            {source.ignored} other entries of the folder are not used")
+    _print_notes("images", source)
     print(f"axes        zyx ({source.axes_from})")
     print(f"voxel size  {lengths(voxel_size)} nm, z,y,x (from {origin})")
     warning = describe_gaps(source.names) if source.has_files else None
@@ -241,6 +242,7 @@ def _print_pairing(
         print("labels      none given")
     rows: list[tuple[str, ...]] = [("z", "image", "structure", "label")]
     for plan in plans:
+        _print_notes(plan.name, plan.source)
         whole = not plan.source.has_files and plan.placement.shape is None
         if whole and len(plan.pairs) == images.shape[0]:
             print(
@@ -256,6 +258,7 @@ def _print_pairing(
             columns = [text.ljust(n) for text, n in zip(row, widths, strict=False)]
             print("  " + "  ".join([*columns, row[3]]))
     if ignore is not None:
+        _print_notes(IGNORE, ignore.source)
         print(
             f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
             f" {dilation} pixels"
@@ -266,6 +269,11 @@ def _print_pairing(
 def _print_placement(source: SliceSource, placement: Placement, rest: str) -> None:
     if placement.shape is not None:
         print(f"            {placement.describe(source.shape, rest)}")
+
+
+def _print_notes(what: str, source: SliceSource) -> None:
+    for note in source.notes:
+        print(f"note        {what}: {note}")
 
 
 def _print_clipped(source: SliceSource) -> None:

@@ -10,13 +10,14 @@ from vemseg_jax.data.format_mrc import is_mrc, open_mrc
 from vemseg_jax.data.format_tiff import Range, open_folder, open_stack
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Store, location
+from vemseg_jax.data.tiff import MAGIC, failing
+from vemseg_jax.data.unknown_formats import explain, is_foreign
 from vemseg_jax.errors import InputError
 
 _KINDS = (
-    "a folder of TIFF slices, a TIFF stack, an OME-Zarr, Zarr, N5 or precomputed volume, or an"
-    " HDF5 or MRC file"
+    "a folder of TIFF or PNG slices, a TIFF stack, an OME-Zarr, Zarr, N5 or precomputed volume, or"
+    " an HDF5 or MRC file"
 )
-_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".ims", ".ilp", ".nwb")
 # Files in which tensorstore finds nothing: they are read whole, or by their own library.
 _LOCAL_SUFFIXES = (".tif", ".tiff", ".mrc", ".rec", *_HDF5_SUFFIXES)
@@ -29,10 +30,10 @@ def open_source(
     """Opens a source of slices; every header is checked, no pixel is read.
 
     Args:
-      path: folder of TIFF slices, TIFF stack, OME-Zarr 0.4 or 0.5 (level 0, one channel), array
-        of Zarr 2 or 3, N5 dataset, neuroglancer precomputed volume, HDF5 file with the dataset
-        behind it (`stack.h5/volumes/raw`), MRC file; of the chunked formats also an address of
-        `gs://`, `s3://` or `http(s)://`.
+      path: folder of TIFF or PNG slices, TIFF stack, OME-Zarr 0.4 or 0.5 (level 0, one channel),
+        array of Zarr 2 or 3, N5 dataset, neuroglancer precomputed volume, HDF5 file with the
+        dataset behind it (`stack.h5/volumes/raw`), MRC file; of the chunked formats also an address
+        of `gs://`, `s3://` or `http(s)://`.
       label: values are labels, of any integer type; otherwise grey values of 8 or 16 bit.
       axes: which dimension is which, in the order in which the format lists them, where it does
         not record them; "zyx" also to take the pages of a TIFF stack as slices. A string, or
@@ -68,9 +69,11 @@ def _open_directory(path: Path, *, label: bool, axes: Axes, value_range: Range) 
 
 
 def _open_file(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
-    with open(path, "rb") as file:
+    with failing(path), open(path, "rb") as file:
         magic = file.read(4)
-    if magic not in _TIFF_MAGIC:
+    if is_foreign(path):
+        raise InputError(f"{path}: {explain(path)}")
+    if magic not in MAGIC:
         if path.suffix.lower() in _HDF5_SUFFIXES:
             raise InputError(f"{path}: not an HDF5 file, or a damaged one; copy or export it again")
         if is_mrc(path):

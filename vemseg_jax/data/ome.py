@@ -8,6 +8,7 @@ from yaozarrs import v05
 
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.data.colours import colour_of, structure_of
+from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 
 AXES = ("z", "y", "x")
@@ -101,4 +102,7 @@ def read_group(directory: Path) -> dict[str, Any]:
             raise KeyError
         return dict(value.get("attributes", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the metadata of a Zarr 3 group") from error
+        why = "not the metadata of a Zarr 3 group"
+        if not isinstance(error, FileNotFoundError):
+            why = reason(error, damaged=why)
+        raise InputError(f"{path}: {why}") from error

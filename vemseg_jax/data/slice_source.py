@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.physical_size import Offset, VoxelSize
 from vemseg_jax.data.value_range import ValueRange
 from vemseg_jax.errors import InputError
-
-# What readers name when a codec is missing.
-_CODEC_PACKAGES = ("imagecodecs", "hdf5plugin")
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,9 @@ class SliceSource:
       axes: as the source records them, such as "zyx"; None where it does not.
       axes_from: how it is known which axis is which, for people; None where the record says
         otherwise and nobody has confirmed it.
-      ignored: entries of the folder that are no TIFF files.
+      ignored: entries of the folder that are not read.
       value_range: maps grey values that are neither 8 nor 16 bit unsigned; None keeps values.
+      notes: what a person should know of how the source is read, a sentence each.
       offset: of the first voxel, in voxels, zyx; nan where the record cannot be used; None where
         the source records no position.
       offset_is_certain: whether all programs that write the format mean the same by it.
@@ -47,6 +46,7 @@ class SliceSource:
     axes_from: str | None
     ignored: int = 0
     value_range: ValueRange | None = None
+    notes: tuple[str, ...] = ()
     offset: Offset | None = None
     offset_is_certain: bool = True
     bare_size: Offset | None = None
@@ -88,24 +88,10 @@ class SliceSource:
         except InputError:
             raise
         except (ValueError, OSError) as error:
-            raise InputError(f"{self.where(z)}: {_reason(error)}") from error
+            raise InputError(f"{self.where(z)}: {reason(error)}") from error
         if self.value_range is None:
             return plane
         return self.value_range(plane, self.where(z))
-
-
-def _reason(error: Exception) -> str:
-    """Why a slice cannot be read."""
-    text = " ".join(str(error).split())[:300]
-    package = next((name for name in _CODEC_PACKAGES if f"requires the '{name}'" in text), None)
-    if package:
-        return f"its compression needs the package {package} ({text}); pip install {package}"
-    if "CURL" in text or "retry attempts" in text:
-        return f"cannot be fetched ({text}); check address, network and access rights"
-    return (
-        f"truncated or damaged, cannot be decoded ({type(error).__name__}: {text}); copy or"
-        " export it again"
-    )
 
 
 def virtual_array(
@@ -131,9 +117,11 @@ def virtual_array(
         for index, z in enumerate(zs):
             try:
                 plane = np.asarray(reader(z))
+            except InputError:
+                raise
             except Exception as error:
                 # Every codec has exceptions of its own, which tensorstore would not let through.
-                raise InputError(f"{where(z)}: {_reason(error)}") from error
+                raise InputError(f"{where(z)}: {reason(error)}") from error
             if plane.shape != shape[1:] or plane.dtype.newbyteorder("=") != dtype:
                 raise InputError(
                     f"{where(z)}: {plane.dtype} {plane.shape} read, {dtype} {shape[1:]} announced"

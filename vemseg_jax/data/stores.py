@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorstore as ts
 
+from vemseg_jax.data.failures import os_code, reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -61,6 +62,8 @@ class Store:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> InputError:
+        if os_code(error) is not None and isinstance(self.path, Path):
+            return InputError(f"{self.path}: {reason(error)}")
         text = " ".join(str(error).split())[:300] or type(error).__name__
         return InputError(
             f"{self.path}: cannot be read ({text}); check address, network and access rights"
@@ -115,5 +118,7 @@ class Store:
             return future.result(timeout=_SECONDS)
         except (ValueError, OSError, TypeError, TimeoutError) as error:
             where = f"{self.path}/{inner}" if inner else f"{self.path}"
+            if os_code(error) is not None and isinstance(self.path, Path):
+                raise InputError(f"{where}: {reason(error)}") from error
             text = " ".join(str(error).split())[:300]
             raise InputError(f"{where}: array cannot be opened ({text})") from error

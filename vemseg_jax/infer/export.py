@@ -7,6 +7,7 @@ import numpy as np
 import tifffile
 
 from vemseg_jax.data.atomic import AtomicDirectory
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.label_writer import PREDICTION
 from vemseg_jax.data.slices import read_slices
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
@@ -63,8 +64,7 @@ def export_tiff(volume_path: Path, names: Sequence[str], output: Path, *, overwr
     except OSError as error:
         directory.abandon()
         raise InputError(
-            f"{output}: could not be written ({error.strerror or error}); the predictions are in"
-            " the volume"
+            f"{output}: {reason(error, writing=True)} (the predictions are in the volume)"
         ) from error
     except BaseException:
         directory.abandon()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.data.atomic import Journal, lock, read_lines, remove, unlock, write_json
+from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grid import BlockGrid
 from vemseg_jax.infer.outputs import Checksums
@@ -39,7 +40,8 @@ def read_header(directory: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is damaged; predict again with --overwrite") from error
+        why = reason(error, damaged="is damaged; predict again with --overwrite")
+        raise InputError(f"{path}: {why}") from error
 
 
 def read_ledger(directory: Path) -> dict[int, Checksums]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.label_layout import EXTRA, EXTRA_STEP, LabelLayout
 from vemseg_jax.data.label_writer import PREDICTION, PROBABILITY, default_fill_value
 from vemseg_jax.data.preprocessing import downsample_image, downsample_label
@@ -123,7 +124,8 @@ class BlockWriter:
                 part=None if grid.part == grid.shape else grid.part,
             )
         except (ValueError, OSError) as error:
-            raise InputError(f"{directory}: cannot be written ({error})") from error
+            why = reason(error, writing=True)
+            raise InputError(f"{directory}: cannot be written: {why}") from error
 
     def write(self, block: Block, planes: np.ndarray) -> Checksums:
         """Writes a block to every array and returns once it is on disk.
@@ -151,7 +153,7 @@ class BlockWriter:
                 future.result()
             except (ValueError, OSError) as error:
                 raise OutputError(
-                    f"{self._output.name}: {block} could not be written ({error})"
+                    f"{self._output.name}: {block}: {reason(error, writing=True)}"
                 ) from error
         return checksums
 
@@ -174,6 +176,8 @@ def read_checksums(
             try:
                 total = zlib.crc32(np.ascontiguousarray(future.result()).data, total)
             except (ValueError, OSError) as error:
-                raise InputError(f"{directory / path}: {block} cannot be read") from error
+                why = reason(error, damaged="")
+                text = f"{block} cannot be read" + (f": {why}" if why else "")
+                raise InputError(f"{directory / path}: {text}") from error
         checksums[path] = total
     return checksums

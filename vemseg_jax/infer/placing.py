@@ -6,6 +6,7 @@ from typing import Any
 
 from vemseg_jax.config import differences
 from vemseg_jax.data.atomic import clear_replaced, lock, put_in_place, unlock, write_json
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.label_writer import check_label_name, list_labels
 from vemseg_jax.data.volume import LABELS
 from vemseg_jax.errors import InputError
@@ -67,8 +68,8 @@ def begin(work: Work, *, overwrite: bool) -> list[Output]:
 
 def _unwritable(labels: Path, error: OSError) -> InputError:
     return InputError(
-        f"{labels}: cannot be written ({error.strerror or error}); predictions go into the volume:"
-        " make it writable, or copy it to where there is room"
+        f"{labels}: cannot be written ({error.strerror or error}): {reason(error, writing=True)}"
+        " (predictions go into the volume; it may be copied to another disk)"
     )
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import dataclasses
+import errno
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from vemseg_jax.accelerator import check_device
+from vemseg_jax.data.failures import os_code
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger
 from vemseg_jax.infer.engines import LOCAL, Engine, Outcome, run
@@ -172,6 +174,8 @@ def _disk_error(work: Work, open_ones: Sequence[Output], error: Exception) -> In
     missing = missing_blocks(work, open_ones)
     finished = len(work.grid) - len(missing)
     text = f"{error}. {finished} of {len(work.grid)} blocks are finished and stay"
+    if os_code(error) not in (None, errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{text}; start again for the others")
     if finished:
         used = sum(
             file.stat().st_size

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from vemseg_jax.data.failures import is_damage
 from vemseg_jax.data.volume import LABELS, PARTIAL_SUFFIX, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger, outputs
@@ -105,6 +106,8 @@ def _verify(volume: Volume, name: str, directory: Path) -> Verdict:
         try:
             found = outputs.read_checksums(directory, block, grid, layout)
         except InputError as error:
+            if not is_damage(error):
+                raise
             damaged[number] = str(error)
             continue
         if wrong := [path for path, crc in done[number].items() if found.get(path) != crc]:

@@ -15,6 +15,7 @@ import numpy as np
 import vemseg_jax
 from vemseg_jax.accelerator import check_device
 from vemseg_jax.config import plain
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
@@ -182,9 +183,8 @@ class Work:
             try:
                 plane = np.asarray(future.result())
             except (ValueError, OSError) as error:
-                raise BlockError(
-                    f"{self.volume.path}: slice {z} is damaged; convert the volume again"
-                ) from error
+                why = reason(error, damaged="is damaged; convert the volume again")
+                raise BlockError(f"{self.volume.path}: slice {z} {why}") from error
             if self.volume.slice_mean[z] > 0 and not plane.any() and self._is_lost(z):
                 raise BlockError(
                     f"{self.volume.path}: slice {z} has lost its pixels (it reads as black);"

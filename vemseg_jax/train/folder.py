@@ -9,6 +9,7 @@ from typing import Any
 from vemseg_jax.checkpoint import BEST, FOLDER, LATEST
 from vemseg_jax.config import ExperimentConfig, completed, differences, plain
 from vemseg_jax.data.atomic import lock, unlock, write_json
+from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.metric_writer import LOG_NAME, TENSORBOARD
 from vemseg_jax.models import registry
@@ -77,7 +78,8 @@ class RunFolder:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> InputError:
-        return InputError(f"--workdir={self.path} cannot be written: {error.strerror or error}")
+        why = reason(error, writing=True)
+        return InputError(f"--workdir={self.path} cannot be written: {why}")
 
     def _check(self) -> None:
         path = self.path / CONFIG_NAME

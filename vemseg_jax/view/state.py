@@ -1,5 +1,6 @@
 """The state of a neuroglancer viewer that shows a volume."""
 
+import math
 from collections.abc import Sequence
 
 import neuroglancer
@@ -39,6 +40,19 @@ def _source(layer: LayerContent) -> neuroglancer.LayerDataSource:
     )
 
 
+def value_window(dtype: np.dtype, white: float) -> list[float]:
+    """The ends of the slider of grey values: all the bits that are in use.
+
+    0 to 4095 where a camera of 12 bit fills 16, so that black and white can be set.
+
+    Args:
+      dtype: of the image.
+      white: the grey value shown as white at first.
+    """
+    top = float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
+    return [0.0, min(top, 2.0 ** math.ceil(math.log2(max(white, 1) + 1)) - 1)]
+
+
 def _layer(layer: LayerContent, grey: tuple[float, float]) -> neuroglancer.Layer:
     source = _source(layer)
     if layer.is_segmentation:
@@ -50,10 +64,11 @@ def _layer(layer: LayerContent, grey: tuple[float, float]) -> neuroglancer.Layer
     dtype = layer.pyramid.dtype
     top = float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
     span = [0.0, top] if probability else list(grey)
+    window = [0.0, top] if probability else value_window(dtype, grey[1])
     return neuroglancer.ImageLayer(
         source=source,
         shader=_COLOUR_MAP if probability else _GREY,
-        shader_controls={"normalized": {"range": span, "window": [0.0, top]}},
+        shader_controls={"normalized": {"range": span, "window": window}},
         opacity=1.0,
         blend="default",
     )
