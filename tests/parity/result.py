@@ -1,6 +1,7 @@
 """One compared quantity."""
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -34,3 +35,13 @@ def compare(what: str, found, expected, tolerance: float) -> Result:
         return Result(what, float(np.sum(found != expected)), tolerance)
     difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
     return Result(what, float(difference.max()), tolerance)
+
+
+def worst(what: str, errors: Sequence[float], tolerance: float) -> Result:
+    """The largest of several errors; nan if one is, and infinite where there is none."""
+    return Result(what, float(np.max(errors)) if len(errors) else np.inf, tolerance)
+
+
+def cases(keys: Iterable[str], key: str) -> list[str]:
+    """The cases of a file that have a `key`, of names such as `case/key`."""
+    return [k.removesuffix("/" + key) for k in keys if k.endswith("/" + key)]

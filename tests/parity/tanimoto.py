@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.parity import tolerances
 from tests.parity.result import Result, compare
 from vemseg_jax.losses.tanimoto import fractal_tanimoto_loss
 from vemseg_jax.tanimoto import fractal_tanimoto
 
 Golden = Mapping[str, np.ndarray]
-DEEP = 10
 
 
 def _nhwc(x: np.ndarray) -> jax.Array:
@@ -32,11 +32,12 @@ def check_tanimoto_losses(golden: Golden) -> Iterator[Result]:
             return fractal_tanimoto_loss(p, t, depth=depth)
 
         loss, grad = jax.value_and_grad(loss_of)(*arguments)
-        yield compare(key, loss, golden["f64/" + key], 1e-6 if depth < DEEP else 1e-5)
+        yield compare(key, loss, golden["f64/" + key], tolerances.LOSS)
         if f"{key}_grad" in golden:
             expected = golden[f"{key}_grad"]
             found = np.asarray(grad).transpose(0, 3, 1, 2)
-            yield compare(f"{key}_grad", found, expected, 1e-5 * np.abs(expected).max())
+            tolerance = tolerances.LOSS_GRADIENT_SHARE * np.abs(expected).max()
+            yield compare(f"{key}_grad", found, expected, tolerance)
         if f"{key}_float32" in golden:
             # What torch's float32 gives: a record of its rounding, not a target.
             golden[f"{key}_float32"]
@@ -53,10 +54,10 @@ def _check_multitask(golden: Golden) -> Iterator[Result]:
             )
             for case in ("segm", "bound", "dist")
         ]
-        tolerance = 1e-6 if depth < DEEP else 1e-5
-        yield compare(key, losses, golden[key], tolerance)
+        yield compare(key, losses, golden[key], tolerances.LOSS)
         if f"{key}_mean" in golden:
-            yield compare(f"{key}_mean", np.mean(losses), golden[f"{key}_mean"], tolerance)
+            mean = golden[f"{key}_mean"]
+            yield compare(f"{key}_mean", np.mean(losses), mean, tolerances.LOSS)
 
 
 def _check_similarity(golden: Golden) -> Iterator[Result]:
@@ -66,4 +67,6 @@ def _check_similarity(golden: Golden) -> Iterator[Result]:
             q, k = _nhwc(golden["ftanimoto/q"]), _nhwc(golden["ftanimoto/k"])
             axes = (1, 2) if match[2] == "channel" else (3,)
             found = fractal_tanimoto(q, k, axes=axes, depth=int(match[1]))
-            yield compare(key, np.asarray(found).transpose(0, 3, 1, 2), golden[key], 2e-6)
+            yield compare(
+                key, np.asarray(found).transpose(0, 3, 1, 2), golden[key], tolerances.SIMILARITY
+            )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import jax.numpy as jnp
 import numpy as np
 
+from tests.parity import tolerances
 from tests.parity.result import Result, compare
 from vemseg_jax.data.targets import boundary_target, distance_target, squared_distance
 
@@ -23,7 +24,7 @@ def check_targets(golden: Golden) -> Iterator[Result]:
             # The reference's own value is noise here.
             expected, raw = np.zeros_like(expected), np.zeros_like(raw)
         found = np.sqrt(np.asarray(squared_distance(jnp.asarray(mask))).astype(np.float64))
-        tolerance = 1e-6 * max(1.0, np.abs(raw).max())
+        tolerance = tolerances.DISTANCE * max(1.0, np.abs(raw).max())
         yield compare(f"{case}/distance_raw", found, raw, tolerance)
         distance = np.asarray(distance_target(batch))[0, ..., 0]
-        yield compare(f"{case}/distance", distance, expected, 1e-6)
+        yield compare(f"{case}/distance", distance, expected, tolerances.DISTANCE)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vemseg_jax.models import registry
+
 _MASK = (1 << 64) - 1
 
 
@@ -77,3 +79,15 @@ def golden_state(golden: Mapping[str, np.ndarray], prefix: str = "") -> dict[str
     head = f"{prefix}state/"
     stored = {k.removeprefix(head): golden[k] for k in golden if k.startswith(head)}
     return stored or formula_state(golden, prefix)
+
+
+def small_unet_config(state: Mapping[str, np.ndarray]) -> registry.ModelConfig:
+    """The configuration of a SmallUNet, read off its weights."""
+    first, last = state["inc.double_conv.0.weight"], state["outc.conv.weight"]
+    return registry.model_config(
+        "small_unet",
+        in_channels=first.shape[1],
+        base_channels=first.shape[0],
+        num_classes=last.shape[0],
+        bilinear="up1.up.weight" not in state,
+    )
