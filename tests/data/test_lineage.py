@@ -79,8 +79,10 @@ def test_an_identity_survives_json(volume):
         lambda x: x.astype(np.uint16) * 257,
         lambda x: x.astype(np.uint16) * 16,
         lambda x: np.clip(x.astype(float) * 1.5 - 60, 0, 255).astype(np.uint8),
+        lambda x: 255 - x,
+        lambda x: np.round(x.reshape(len(x), 12, 2, 16, 2).mean((2, 4))).astype(np.uint8),
     ],
-    ids=["darker", "gain and offset", "16 bit", "12 of 16 bit", "a few clipped"],
+    ids=["darker", "gain and offset", "16 bit", "12 of 16 bit", "clipped", "negative", "binned"],
 )
 def test_other_grey_values_of_the_same_slices_are_known(volume, tmp_path, change):
     assert _relation(volume, tmp_path / "other.zarr", change(_images())) == REGRADED
@@ -91,7 +93,7 @@ def test_other_images_are_not_taken_for_the_same(volume, tmp_path):
         "another": _images(1),
         "turned over": _images()[::-1],
         "one slice more": _images(depth=DEPTH + 1),
-        "negative": 255 - _images(),
+        "smaller": _images(2, size=(12, 16)),
     }
     for name, images in others.items():
         assert _relation(volume, tmp_path / f"{name}.zarr", images) is None, name
