@@ -72,7 +72,7 @@ def _is_float(value: Any) -> bool:
     if not (_is_int(value) or isinstance(value, float | np.floating)):
         return False
     # The device computes in float32, which ends at 3e38.
-    return abs(value) <= np.finfo(np.float32).max
+    return abs(float(value)) <= float(np.finfo(np.float32).max)
 
 
 def _check_types(section: Any, prefix: str) -> None:
