@@ -5,6 +5,9 @@ import dataclasses
 import json
 import platform
 import re
+import subprocess
+import sys
+import time
 
 import jax
 import pytest
@@ -301,3 +304,34 @@ def test_the_papers_preset_has_its_methods_and_schedule(study, tmp_path):
         config = experiment(paper, cell)
         assert config.data.structures in (("nuclei",), ("nucleoli",))
         assert config.optimizer.schedule != "plateau"
+
+
+RUN = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    pathlib.Path(sys.argv[1], "saved").write_text(signal.Signals(number).name)
+    sys.exit(130)
+signal.signal(signal.SIGINT, save)
+pathlib.Path(sys.argv[1], "ready").touch()
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_is_passed_on_and_waits_for_the_run(tmp_path, monkeypatch):
+    class Interrupted(subprocess.Popen):
+        waits = 0
+
+        def wait(self, timeout=None):
+            self.waits += 1
+            if self.waits == 1:
+                while not (tmp_path / "ready").exists():
+                    assert self.poll() is None
+                    time.sleep(0.01)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(run_module.subprocess, "Popen", Interrupted)
+    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    with pytest.raises(KeyboardInterrupt):
+        run_module._run_process(command, tmp_path / "log.txt", None)
+    assert (tmp_path / "saved").read_text() == "SIGINT"

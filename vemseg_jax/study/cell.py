@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import vemseg_jax
@@ -14,6 +16,7 @@ from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
 RESULT = "result.json"
+INTERRUPTED_STATUS = 130
 # Of a row of `evaluation/summary.json`.
 SCORED = (
     "dice_3d", "dice_3d_structure_slices", "average_dice_2d", "slices_scored",
@@ -121,6 +124,17 @@ def main() -> None:
     write_json(folder / RESULT, run_cell(folder, spec))
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     restart_with_huge_pages()
-    main()
+    # Whoever runs the study in a shell's background means this process to be stopped all the same.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        main()
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED_STATUS)

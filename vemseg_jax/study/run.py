@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -227,18 +228,33 @@ def _run_locked(study: Study, cell: Cell, folder: Path, taken: int | None) -> No
     }
     write_json(folder / SPEC, spec)
     command = [sys.executable, "-m", "vemseg_jax.study.cell", str(folder)]
-    with (folder / LOG).open("a", encoding="utf-8") as log:
-        # The run holds the lock too: it may outlive this process.
-        held = () if taken is None else (taken,)
-        done = subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, check=False, pass_fds=held
-        )
-    if done.returncode or not (folder / RESULT).exists():
-        reason = _reason(folder / LOG, done.returncode)
-        write_json(folder / FAILED, {"reason": reason, "status": done.returncode})
+    status = _run_process(command, folder / LOG, taken)
+    if status or not (folder / RESULT).exists():
+        write_json(folder / FAILED, {"reason": _reason(folder / LOG, status), "status": status})
     else:
         # Optimizer and weights of dozens of runs are gigabytes; predictions and scores stay.
         shutil.rmtree(folder / "training" / "checkpoints", ignore_errors=True)
+
+
+def _run_process(command: list[str], log: Path, taken: int | None) -> int:
+    """Runs a cell's process and gives its status; an interrupt is passed on, and waits for it."""
+    with log.open("a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            # The run holds the lock too: it may outlive this process.
+            pass_fds=() if taken is None else (taken,),
+            # Ctrl-C in a terminal reaches a whole group: the run would get it twice.
+            process_group=0,
+        )
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            # It saves the step that it is at.
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 def _reason(log: Path, status: int) -> str:
