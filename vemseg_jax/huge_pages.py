@@ -2,11 +2,13 @@
 
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
 _SETTING = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TUNABLES = "GLIBC_TUNABLES"
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 # The first glibc whose malloc can ask for them.
 _GLIBC = (2, 35)
 
@@ -22,10 +24,15 @@ def restart_with_huge_pages() -> None:
     Does nothing where that would not help (not Linux, a glibc before 2.35, a system that gives
     huge pages to all or to nobody), where `GLIBC_TUNABLES` is set already, and once jax is there.
     """
+    # Blocked by the program that was before the restart.
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTS)
     if _TUNABLES in os.environ or "jax" in sys.modules or not _given_on_request():
         return
     os.environ[_TUNABLES] = "glibc.malloc.hugetlb=1"
     sys.stdout.flush()
+    # An interrupt waits until the program is there again to take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTS)
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

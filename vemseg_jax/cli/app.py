@@ -1,6 +1,5 @@
 """How every binary starts and how it fails."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -71,7 +70,7 @@ def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOT
             logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
             app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__module__))
     except KeyboardInterrupt as error:
-        _end_interrupted(str(error) or f"interrupted: {kept}")
+        interrupt.end(str(error) or f"interrupted: {kept}")
 
 
 def _check_platform() -> None:
@@ -80,14 +79,6 @@ def _check_platform() -> None:
         import fcntl  # noqa: F401
     except ImportError:
         _fail(InputError("vemseg runs on Linux, macOS and, on Windows, in WSL2"))
-
-
-def _end_interrupted(text: str) -> None:
-    """Says what is kept and how to go on, and ends."""
-    with contextlib.suppress(OSError):
-        sys.stdout.flush()
-    print(f"{text}; go on with: {interrupt.command()}", file=sys.stderr, flush=True)
-    sys.exit(interrupt.INTERRUPTED_STATUS)
 
 
 def keep_compiled_programs() -> None:

@@ -193,7 +193,7 @@ def main() -> None:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="nothing was written, and what was there before stays")
 
 
 if __name__ == "__main__":

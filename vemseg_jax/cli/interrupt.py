@@ -7,14 +7,61 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 INTERRUPTED_STATUS = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # What a terminal or a launcher sends twice at once counts as one.
 ECHO_SECONDS = 0.1
+
+
+def is_command() -> bool:
+    """Whether this process is one of the binaries, not one that imports them."""
+    return Path(sys.argv[0]).name.startswith("vemseg-") or (
+        # So it is while `python -m` imports what its module is in.
+        (sys.argv[0] == "-m" or sys.argv[0].endswith(".py"))
+        and any(argument.startswith("vemseg_jax.cli.") for argument in sys.orig_argv[1:])
+    )
+
+
+def from_the_start() -> None:
+    """Ends a binary in one line also where it is interrupted before it has come to anything."""
+    if not is_command():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
+    hook = sys.excepthook
+
+    def quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, KeyboardInterrupt):
+            end("interrupted before anything was done")
+        hook(kind, error, trace)
+
+    sys.excepthook = quiet
+    if hasattr(signal, "pthread_sigmask"):
+        # Blocked by a restart, see `huge_pages`.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def end(text: str) -> NoReturn:
+    """Says what is kept and how to go on, and ends the process."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        print(f"{text}; to go on: {command()}", file=sys.stderr, flush=True)
+    if is_command() and not _is_one_of_several():
+        # What a normal end waits for, and says, serves nobody any more.
+        os._exit(INTERRUPTED_STATUS)
+    sys.exit(INTERRUPTED_STATUS)
+
+
+def _is_one_of_several() -> bool:
+    """Whether other processes, which train with this one, wait for it to take its leave."""
+    jax = sys.modules.get("jax")
+    return jax is not None and jax.distributed.is_initialized()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -33,7 +80,8 @@ def in_order() -> Iterator[None]:
         return
     before = signal.getsignal(signal.SIGTERM)
     # Whoever took or ignored it had a reason.
-    if before is signal.SIG_DFL:
+    taken = before in (signal.SIG_DFL, _interrupt)
+    if taken:
         signal.signal(signal.SIGTERM, _interrupt)
     read, write = os.pipe()
     os.set_blocking(write, False)
@@ -45,7 +93,7 @@ def in_order() -> Iterator[None]:
         signal.set_wakeup_fd(other)
         # The watch ends with the pipe.
         os.close(write)
-        if before is signal.SIG_DFL:
+        if taken:
             signal.signal(signal.SIGTERM, before)
 
 

@@ -186,7 +186,7 @@ def _verify(volume: Path) -> int:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="the blocks that are done are kept")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def main() -> None:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="the slices that are done are kept")
 
 
 if __name__ == "__main__":

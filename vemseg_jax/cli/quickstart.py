@@ -34,7 +34,7 @@ def main() -> None:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="what is done is kept")
 
 
 if __name__ == "__main__":

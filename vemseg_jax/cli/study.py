@@ -99,7 +99,7 @@ def _command() -> str:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="the runs that are done are kept, and what the last one had saved")
 
 
 if __name__ == "__main__":

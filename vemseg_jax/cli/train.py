@@ -55,7 +55,7 @@ def main() -> None:
 
 def entry() -> None:
     """The console script."""
-    app.run(main)
+    app.run(main, kept="no step was done; what was saved before stays")
 
 
 if __name__ == "__main__":

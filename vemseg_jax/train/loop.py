@@ -31,7 +31,7 @@ from vemseg_jax.train.volumes import with_absolute_volumes
 
 # Dispatches that the device may have waiting: more would only make an interrupt wait for them.
 AHEAD = 4
-NOTICE = "stopping: the step that is being done is saved (once more, and nothing is)"
+NOTICE = "stopping after this step, to save it; once more stops at once"
 
 
 def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False) -> TrainState:
@@ -191,8 +191,7 @@ def _stop_if_asked(
     run.owed = Owed(run.owed.validation, (*run.owed.unlogged, *steps))
     _save(run, LATEST, done, run.score)
     raise Stopped(
-        f"stopped after step {done} of {run.config.train.steps}, which is saved in "
-        f"{folder.path}; the same command goes on from there"
+        f"stopped after step {done} of {run.config.train.steps}, which is saved in {folder.path}"
     )
 
 

@@ -1,0 +1,141 @@
+"""The binaries under Ctrl-C and SIGTERM, and where they do not run at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.train.runs import write_volume
+from vemseg_jax.checkpoint import LATEST, Checkpoints
+
+CONFIG = """
+from tests.train.runs import small_config
+def get_config():
+    return small_config({volume!r}, steps=100_000, log_every=1, eval_every=0, checkpoint_every=99)
+"""
+
+
+def _run(script, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_training_that_is_stopped_is_saved(tmp_path, number):
+    config, workdir = tmp_path / "c.py", tmp_path / "run"
+    config.write_text(CONFIG.format(volume=str(write_volume(tmp_path / "v.zarr"))))
+    command = ["-m", "vemseg_jax.cli.train", f"--config={config}", f"--workdir={workdir}"]
+    with subprocess.Popen(
+        [sys.executable, *command],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        for line in process.stderr:
+            if "step 2/" in line:
+                break
+        process.send_signal(number)
+        errors = process.communicate(timeout=120)[1].splitlines()
+    assert process.returncode == 130
+    said = [line for line in errors if "loss" not in line]
+    assert said[0] == "stopping after this step, to save it; once more stops at once"
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        step = checkpoints.step(LATEST)
+    logged = [json.loads(x)["step"] for x in (workdir / "log.jsonl").read_text().splitlines()]
+    assert step >= 2 and logged == list(range(1, step + 1))
+    assert said[1].startswith(f"stopped after step {step} of 100000, which is saved in {workdir}; ")
+    assert said[1].endswith(f" {' '.join(command)}") and "to go on: python" in said[1]
+    assert len(said) == 2
+
+
+SWALLOWS = """
+import sys, time
+sys.argv = ["vemseg-convert", "--images=my slices"]
+from vemseg_jax.cli import app
+def main():
+    said = False
+    while True:
+        try:
+            said = said or print("ready", flush=True) or True
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("seen", flush=True)
+sys.argv = sys.argv[:1]
+import os
+os.environ["GLIBC_TUNABLES"] = ""
+app.run(main)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_one_ends_a_program_that_does_not_listen(number):
+    with subprocess.Popen(
+        [sys.executable, "-c", SWALLOWS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        assert process.stdout.readline() == "seen\n"
+        # More than what a launcher sends twice is apart.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+        process.send_signal(number)
+        errors = process.communicate(timeout=60)[1]
+    assert (process.returncode, errors) == (130, "stopped at once\n")
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_an_interrupt_before_anything_is_one_line(number):
+    script = (
+        "import signal, sys; sys.argv = ['/usr/bin/vemseg-convert', '--images=my slices']\n"
+        f"import vemseg_jax.cli; signal.raise_signal(signal.{number})"
+    )
+    done = _run(script)
+    assert done.returncode == 130
+    assert done.stderr == (
+        "interrupted before anything was done; to go on: vemseg-convert '--images=my slices'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("KeyboardInterrupt", "interrupted: nothing was written; to go on: vemseg-x\n"),
+        ("Stopped('stopped after step 3')", "stopped after step 3; to go on: vemseg-x\n"),
+    ],
+)
+def test_what_is_kept_is_said(error, said):
+    script = (
+        "import os, sys; sys.argv = ['vemseg-x']; os.environ['GLIBC_TUNABLES'] = ''\n"
+        "from vemseg_jax.cli import app\nfrom vemseg_jax.interrupts import Stopped\n"
+        f"def main():\n    print('kept', flush=True)\n    raise {error}\napp.run(main)"
+    )
+    done = _run(script)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "kept\n", said)
+
+
+def test_programs_that_import_a_binary_keep_their_signals():
+    script = (
+        "import signal, sys; before = sys.excepthook\nimport vemseg_jax.cli.convert\n"
+        "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "assert sys.excepthook is before"
+    )
+    done = _run(script)
+    assert done.returncode == 0, done.stderr
+
+
+def test_windows_is_told_where_it_runs():
+    script = (
+        "import os, sys; sys.modules['fcntl'] = None; sys.argv = ['vemseg-check', 'a.zarr']\n"
+        "os.environ['GLIBC_TUNABLES'] = ''\n"
+        "from vemseg_jax.cli.check import entry; entry()"
+    )
+    done = _run(script)
+    line = "error: vemseg runs on Linux, macOS and, on Windows, in WSL2\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", line)
