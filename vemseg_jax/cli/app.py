@@ -1,5 +1,6 @@
 """How every binary starts and how it fails."""
 
+import contextlib
 import logging
 import os
 import sys

@@ -114,7 +114,7 @@ def _watch(pipe: int) -> None:
 def command() -> str:
     """What the user typed, to type it again."""
     program, *arguments = sys.argv
-    if program.endswith(".py"):
+    if program == "-m" or program.endswith(".py"):
         # Started by `python -m`.
         program, *arguments = Path(sys.executable).name, *sys.orig_argv[1:]
     return shlex.join([Path(program).name, *arguments])
