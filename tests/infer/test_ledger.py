@@ -90,6 +90,7 @@ def test_a_finished_prediction_is_not_made_again(trained, expected, tmp_path, mo
         ({"method": Method("whole")}, (), "method: .*windows of 32 .* -> .*whole slices"),
         ({}, (1, 2), "another grid"),
         ({"probabilities": True}, (), "outputs"),
+        ({"normalization": "slice"}, (), "normalization.by: 'volume' -> 'slice'"),
     ],
 )
 def test_another_prediction_does_not_go_on_with_it(
@@ -115,7 +116,8 @@ def test_other_weights_or_images_are_another_prediction(trained, tmp_path):
         for z in range(volume.shape[0]):
             writer.write(z, np.full(volume.shape[1:], z, np.uint8))
     other = Work(Job(tmp_path / "other.zarr", workdir)).parts
-    assert [name for name in parts if parts[name] != other[name]] == ["volume"]
+    differing = [name for name in parts if parts[name] != other[name]]
+    assert differing == ["normalization", "volume"]
     _, again = runs.train_small(tmp_path / "again", depth=11)
     other = Work(Job(path, again)).parts
     assert "weights" in [name for name in parts if parts[name] != other[name]]
