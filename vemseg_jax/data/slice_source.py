@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 import tensorstore as ts
 
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.physical_size import Offset, VoxelSize
 from vemseg_jax.data.value_range import ValueRange
 from vemseg_jax.errors import InputError
-
-# What readers name when a codec is missing.
-_CODEC_PACKAGES = ("imagecodecs", "hdf5plugin")
 
 
 @dataclass(frozen=True)
@@ -88,24 +86,10 @@ class SliceSource:
         except InputError:
             raise
         except (ValueError, OSError) as error:
-            raise InputError(f"{self.where(z)}: {_reason(error)}") from error
+            raise InputError(f"{self.where(z)}: {reason(error)}") from error
         if self.value_range is None:
             return plane
         return self.value_range(plane, self.where(z))
-
-
-def _reason(error: Exception) -> str:
-    """Why a slice cannot be read."""
-    text = " ".join(str(error).split())[:300]
-    package = next((name for name in _CODEC_PACKAGES if f"requires the '{name}'" in text), None)
-    if package:
-        return f"its compression needs the package {package} ({text}); pip install {package}"
-    if "CURL" in text or "retry attempts" in text:
-        return f"cannot be fetched ({text}); check address, network and access rights"
-    return (
-        f"truncated or damaged, cannot be decoded ({type(error).__name__}: {text}); copy or"
-        " export it again"
-    )
 
 
 def virtual_array(
@@ -133,7 +117,7 @@ def virtual_array(
                 plane = np.asarray(reader(z))
             except Exception as error:
                 # Every codec has exceptions of its own, which tensorstore would not let through.
-                raise InputError(f"{where(z)}: {_reason(error)}") from error
+                raise InputError(f"{where(z)}: {reason(error)}") from error
             if plane.shape != shape[1:] or plane.dtype.newbyteorder("=") != dtype:
                 raise InputError(
                     f"{where(z)}: {plane.dtype} {plane.shape} read, {dtype} {shape[1:]} announced"

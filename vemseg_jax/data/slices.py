@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorstore as ts
 
+from vemseg_jax.data.failures import reason
 from vemseg_jax.errors import InputError
 
 PREFETCH = 3
@@ -32,7 +33,7 @@ def read_plane(array: ts.TensorStore, z: int) -> np.ndarray:
     """Slice `z` of an array `[z, y, x]`.
 
     Raises:
-      InputError: it is damaged on disk.
+      InputError: it is damaged on disk, or cannot be read for another reason.
     """
     return plane_of(array[z].read(), array, z)
 
@@ -41,12 +42,15 @@ def plane_of(future: ts.Future, array: ts.TensorStore, z: int) -> np.ndarray:
     """What was read of slice `z` of an array.
 
     Raises:
-      InputError: the slice on disk is damaged.
+      InputError: the slice on disk is damaged, or cannot be read for another reason.
     """
     try:
         return np.asarray(future.result())
     except (ValueError, OSError) as error:
         path = array.spec().to_json()["kvstore"]["path"]
+        why = reason(error, damaged="")
+        if why:
+            raise InputError(f"{path}: slice {z}: {why}") from error
         raise InputError(
             f"{path}: slice {z} is damaged; write this image or label again"
         ) from error

@@ -14,6 +14,7 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data import ome
+from vemseg_jax.data.failures import reason
 from vemseg_jax.data.preprocessing import downsampled_size
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
@@ -53,7 +54,8 @@ def open_array(path: Path) -> ts.TensorStore:
     try:
         return ts.open(spec, open=True, read=True).result()
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable Zarr array; convert the volume again") from error
+        why = reason(error, damaged="not a readable Zarr array; convert the volume again")
+        raise InputError(f"{path}: {why}") from error
 
 
 def create_array(
@@ -107,9 +109,7 @@ def write_plane(array: ts.TensorStore, z: int, plane: np.ndarray) -> None:
         array[z].write(plane).result()
     except (ValueError, OSError) as error:
         path = array.spec().to_json()["kvstore"]["path"]
-        raise InputError(
-            f"{path}: slice {z} could not be written, is the disk full? {error}"
-        ) from error
+        raise InputError(f"{path}: slice {z}: {reason(error, writing=True)}") from error
 
 
 def is_volume(path: Path) -> bool:
