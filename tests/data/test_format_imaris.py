@@ -64,7 +64,7 @@ def test_true_size_and_voxel_size(tmp_path, inner, capsys):
 
 @pytest.mark.parametrize(
     ("unit", "per_um", "known"),
-    [("um", 1, True), ("mm", 1e-3, True), ("nm", 1e3, True), ("", 1, True), ("parsec", 1, False)],
+    [("um", 1, True), ("mm", 1e-3, True), ("nm", 1e3, True), ("", 1, False), ("parsec", 1, False)],
 )
 def test_units(tmp_path, unit, per_um, known):
     source = open_source(_write(tmp_path / "a.ims", unit=unit, per_um=per_um))

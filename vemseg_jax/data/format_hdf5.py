@@ -1,5 +1,6 @@
 """Datasets of HDF5 files, by their path behind that of the file: `stack.h5/volumes/raw`."""
 
+import os
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +30,7 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 def split_path(path: Path) -> tuple[Path, str] | None:
     """The HDF5 file of a path and the dataset behind it; None where there is no such file."""
     for file in (path, *path.parents):
-        if file.is_file():
+        if file.is_file() and os.access(file, os.R_OK):
             with open(file, "rb") as stream:
                 is_hdf5 = stream.read(len(_MAGIC)) == _MAGIC
             return (file, str(path.relative_to(file)) if path != file else "") if is_hdf5 else None

@@ -43,7 +43,7 @@ def location(text: str | Path) -> Location:
 def find_archive(path: Path) -> Path | None:
     """The zip file that a path is, or leads into; None where there is none."""
     for file in (path, *path.parents):
-        if file.is_file():
+        if file.is_file() and os.access(file, os.R_OK):
             with open(file, "rb") as stream:
                 return file if stream.read(len(_ZIP)) == _ZIP else None
         if file.exists():
