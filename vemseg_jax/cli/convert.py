@@ -94,6 +94,28 @@ _VALUE_RANGE = flags.DEFINE_list(
     "LOW,HIGH: what becomes black and white of signed integers and floats, mapped to 8 bit (from"
     " int8) or 16 bit (from all others).",
 )
+_MISSING_CHUNKS = flags.DEFINE_enum(
+    "missing_chunks",
+    "refuse",
+    ["refuse", "fill"],
+    "What to do where chunks or files inside the images, or parts of a label volume, were lost:"
+    " refuse and name them, or fill them with the format's fill value (black, background). Empty"
+    " chunks that a writer left out are no loss.",
+)
+_MRC_BYTES = flags.DEFINE_enum(
+    "mrc_bytes",
+    None,
+    ["signed", "unsigned", "imod"],
+    "What bytes (mode 0) of MRC files mean where the file leaves doubt: signed (-128 to 127),"
+    " unsigned (0 to 255), imod (0 to 255, stored as -128 to 127). Goes for images and labels.",
+)
+_FLIP_Y = flags.DEFINE_list(
+    "flip_y",
+    [],
+    "Turns over the rows of these: images, labels, ignore, or names of structures, such as"
+    " --flip_y=labels. For labels drawn on what IMOD shows of an MRC file, or on slices from"
+    " mrc2tif: IMOD shows the first row at the bottom. none says that rows are alike.",
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace an earlier volume once the new one is complete."
 )
@@ -185,6 +207,9 @@ def main() -> None:
             labels_offset=parse_offsets(_LABELS_OFFSET.value),
             trust_flag=_TRUST_FLAG.value,
             value_range=_value_range(_VALUE_RANGE.value),
+            missing_chunks=_MISSING_CHUNKS.value,
+            mrc_bytes=_MRC_BYTES.value,
+            flip_y=[name.strip() for name in _FLIP_Y.value],
             overwrite=_OVERWRITE.value,
         ),
     )

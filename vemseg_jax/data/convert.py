@@ -4,7 +4,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import numpy as np
 from vemseg_jax.data.axes import GivenAxes
 from vemseg_jax.data.format_tiff import Range
 from vemseg_jax.data.formats import open_source
+from vemseg_jax.data.holes import REFUSE, settle_holes
 from vemseg_jax.data.label_files import (
     LabelPlan,
     Values,
@@ -25,6 +26,7 @@ from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
 from vemseg_jax.data.pairing import describe_gaps
 from vemseg_jax.data.physical_size import lengths
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
+from vemseg_jax.data.rows import check_rows, turn_rows
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location, location
 from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, UNLABELLED, plane_shape
@@ -69,6 +71,9 @@ class ConvertOptions:
       labels_offset: the voxel of the images, zyx, on which the first voxel of a label stack lies,
         by structure likewise; whatever the files record.
       trust_flag: `voxel_size` and `axes` win where the source records something else.
+      missing_chunks: "refuse" a source that seems to have lost chunks, or "fill" them.
+      mrc_bytes: what bytes of MRC files mean, of `MRC_BYTES`; None to tell by the file.
+      flip_y: sources whose rows are turned over, see `turn_rows`.
       overwrite: replace an earlier volume when the new one is complete.
     """
 
@@ -86,6 +91,9 @@ class ConvertOptions:
     labels_axes: Mapping[str, str] = field(default_factory=dict)
     labels_offset: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     trust_flag: bool = False
+    missing_chunks: str = REFUSE
+    mrc_bytes: str | None = None
+    flip_y: Sequence[str] = ()
     overwrite: bool = False
 
 
@@ -116,7 +124,9 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     images, output = location(images), local_path(output, flag="--output")
     check_output(output, overwrite=options.overwrite)
     axes = GivenAxes(options.axes, trusted=options.trust_flag)
-    source = open_source(images, axes=axes, value_range=options.value_range)
+    source = open_source(
+        images, axes=axes, value_range=options.value_range, mrc_bytes=options.mrc_bytes
+    )
     _check_apart(output, source.path)
     if source.axes_from is None:
         raise InputError(
@@ -135,6 +145,7 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
         labels_axes=options.labels_axes,
         offsets=options.labels_offset,
         trust_flag=options.trust_flag,
+        mrc_bytes=options.mrc_bytes,
     )
     plans = plan_labels(
         source,
@@ -148,6 +159,7 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     for plan in plans:
         check_label_name(plan.name, ANNOTATION)
     ignore = _plan_ignore(placing, options)
+    source, plans, ignore = _settle(source, plans, ignore, options)
     _print_pairing(source, plans, ignore, dilation=options.ignore_dilation)
     with create_volume(
         output,
@@ -158,7 +170,7 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
         overwrite=options.overwrite,
         slice_names=source.names,
         source=str(images),
-        attributes=_origins(source, origin),
+        attributes=_origins(source, origin, options.flip_y),
     ) as writer:
         if writer.removed_stale:
             print(f"removed what an interrupted conversion left beside {output}")
@@ -171,7 +183,28 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     return output
 
 
-def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
+def _settle(
+    images: SliceSource, plans: list[LabelPlan], ignore: _IgnorePlan | None, options: ConvertOptions
+) -> tuple[SliceSource, list[LabelPlan], _IgnorePlan | None]:
+    """The sources as they are read: which row is the top one, and whether any part is missing."""
+    others = {plan.name: plan.source for plan in plans}
+    if ignore is not None:
+        others[IGNORE] = ignore.source
+    missing = options.missing_chunks
+    images = settle_holes(images, missing_chunks=missing, label=False)
+    settled: dict[int, SliceSource] = {}
+    for source in others.values():
+        settled[id(source)] = settle_holes(source, missing_chunks=missing, label=True)
+    others = {name: settled[id(source)] for name, source in others.items()}
+    plans = [replace(plan, source=others[plan.name]) for plan in plans]
+    lines = check_rows(images, plans, others.get(IGNORE), options.flip_y)
+    images, others = turn_rows(images, others, options.flip_y)
+    print("".join(f"{line}\n" for line in lines), end="")
+    plans = [replace(plan, source=others[plan.name]) for plan in plans]
+    return images, plans, ignore and replace(ignore, source=others[IGNORE])
+
+
+def _origins(source: SliceSource, voxel_size_from: str, flip_y: Sequence[str]) -> dict[str, object]:
     """What the volume keeps of where its axes, voxel size and grey values come from."""
     kept: dict[str, object] = {
         "axes": "zyx",
@@ -183,6 +216,8 @@ def _origins(source: SliceSource, voxel_size_from: str) -> dict[str, object]:
     if source.value_range is not None:
         kept["value_range"] = [source.value_range.low, source.value_range.high]
         kept["stored_dtype"] = str(source.stored_dtype)
+    if flip_y:
+        kept["flip_y"] = list(flip_y)
     return kept
 
 
@@ -264,6 +299,11 @@ def _print_pairing(
             f" {dilation} pixels"
         )
         _print_placement(ignore.source, ignore.placement, "nothing is ignored elsewhere")
+
+
+def _print_notes(what: str, source: SliceSource) -> None:
+    for note in source.notes:
+        print(f"note        {what}: {note}")
 
 
 def _print_placement(source: SliceSource, placement: Placement, rest: str) -> None:

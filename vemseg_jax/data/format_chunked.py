@@ -17,8 +17,11 @@ from vemseg_jax.data.chunked_size import (
     of_n5,
     of_precomputed,
 )
+from vemseg_jax.data.failures import reason
+from vemseg_jax.data.holes import Holes, missing_chunk
 from vemseg_jax.data.ome_size import grid_of, grid_of_array, read_multiscale
 from vemseg_jax.data.slice_source import SliceSource, numbered
+from vemseg_jax.data.stored_chunks import find_holes
 from vemseg_jax.data.stores import Location, Store
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
@@ -91,6 +94,16 @@ def open_chunked(
     view = arrange(path, array, resolved)
     mapped = None if label else make_value_range(path, dtype, value_range)
     recorded = found.grid.recorded(resolved)
+
+    def look(is_label: bool) -> Holes | ts.TensorStore | None:
+        try:
+            holes = find_holes(store, array, view, resolved, label=is_label)
+        except (ValueError, OSError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path}: {missing_chunk(error) or reason(error)}") from error
+        return arrange(path, holes, resolved) if isinstance(holes, ts.TensorStore) else holes
+
     return SliceSource(
         path=path,
         array=view,
@@ -103,6 +116,7 @@ def open_chunked(
         offset=recorded.offset,
         bare_size=recorded.bare,
         size_note=recorded.note,
+        find_holes=look,
     )
 
 

@@ -1,5 +1,6 @@
 """Datasets of HDF5 files, by their path behind that of the file: `stack.h5/volumes/raw`."""
 
+import os
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 
 from vemseg_jax.data import hdf5_size
 from vemseg_jax.data.axes import SPATIAL, Axes, check_shape, resolve_axes
+from vemseg_jax.data.format_imaris import is_imaris, open_imaris
+from vemseg_jax.data.hdf5_failures import open_file, why
+from vemseg_jax.data.hdf5_parts import find_holes, open_dataset
 from vemseg_jax.data.slice_source import SliceSource, numbered, virtual_array
 from vemseg_jax.data.value_range import make_value_range
 from vemseg_jax.errors import InputError
@@ -26,7 +30,7 @@ _MAGIC = b"\x89HDF\r\n\x1a\n"
 def split_path(path: Path) -> tuple[Path, str] | None:
     """The HDF5 file of a path and the dataset behind it; None where there is no such file."""
     for file in (path, *path.parents):
-        if file.is_file():
+        if file.is_file() and os.access(file, os.R_OK):
             with open(file, "rb") as stream:
                 is_hdf5 = stream.read(len(_MAGIC)) == _MAGIC
             return (file, str(path.relative_to(file)) if path != file else "") if is_hdf5 else None
@@ -53,20 +57,20 @@ def open_hdf5(
       value_range: `--value_range`.
 
     Raises:
-      InputError: file or dataset that is missing or damaged, or several datasets; lists them.
+      InputError: file or dataset that is missing, damaged or in use, or several datasets; lists
+        them.
     """
     try:
-        handle = h5py.File(file, "r", rdcc_nbytes=_CACHE_BYTES)
-        dataset = _choose(file, handle, name)
+        handle = open_file(file, rdcc_nbytes=_CACHE_BYTES)
+        if is_imaris(handle, name):
+            return open_imaris(file, handle, name, label=label, axes=axes, value_range=value_range)
+        dataset = open_dataset(file, handle, _choose(file, handle, name).name)
         return _open(file, dataset, label=label, axes=axes, value_range=value_range)
     except InputError:
         raise
     except Exception as error:
         # Damage shows in many ways, some of them RuntimeError or KeyError.
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{file}: truncated or damaged HDF5 file ({reason}); copy or export it again"
-        ) from error
+        raise InputError(f"{file}: {why(error)}") from error
 
 
 def _choose(file: Path, handle: h5py.File, name: str) -> h5py.Dataset:
@@ -81,6 +85,8 @@ def _choose(file: Path, handle: h5py.File, name: str) -> h5py.Dataset:
     known = known or "none of three dimensions"
     if name:
         found = handle.get(name)
+        if found is None:
+            _check_links(file, handle, name)
         if not isinstance(found, h5py.Dataset):
             raise InputError(f"{file}: no dataset {name!r}; there are: {known}")
         return found
@@ -90,6 +96,18 @@ def _choose(file: Path, handle: h5py.File, name: str) -> h5py.Dataset:
             f" {file}/{next(iter(datasets), 'NAME')} (there are: {known})"
         )
     return next(iter(datasets.values()))
+
+
+def _check_links(file: Path, handle: h5py.File, name: str) -> None:
+    """Raises InputError where a part of the path is a link to a file that is not there."""
+    parts = name.split("/")
+    for end in range(1, len(parts) + 1):
+        link = handle.get("/".join(parts[:end]), getlink=True)
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError(
+                f"{file}/{'/'.join(parts[:end])}: is a link to {link.path} in {link.filename},"
+                " which cannot be opened; put that file back, or give it itself"
+            )
 
 
 def _open(
@@ -123,6 +141,9 @@ def _open(
         offset=size.offset,
         bare_size=size.bare,
         size_note=size.note,
+        find_holes=lambda is_label: find_holes(
+            file, dataset, resolved, reader.shape, label=is_label
+        ),
     )
 
 

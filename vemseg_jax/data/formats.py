@@ -9,7 +9,7 @@ from vemseg_jax.data.format_hdf5 import open_hdf5, split_path
 from vemseg_jax.data.format_mrc import is_mrc, open_mrc
 from vemseg_jax.data.format_tiff import Range, open_folder, open_stack
 from vemseg_jax.data.slice_source import SliceSource
-from vemseg_jax.data.stores import Store, location
+from vemseg_jax.data.stores import Store, find_archive, location
 from vemseg_jax.data.tiff import MAGIC, failing
 from vemseg_jax.data.unknown_formats import explain, is_foreign
 from vemseg_jax.errors import InputError
@@ -25,9 +25,14 @@ _MARKS = ("zarr.json", ".zgroup", ".zattrs", "attributes.json")
 
 
 def open_source(
-    path: str | Path, *, label: bool = False, axes: Axes = None, value_range: Range = None
+    path: str | Path,
+    *,
+    label: bool = False,
+    axes: Axes = None,
+    value_range: Range = None,
+    mrc_bytes: str | None = None,
 ) -> SliceSource:
-    """Opens a source of slices; every header is checked, no pixel is read.
+    """Opens a source of slices; every header is checked, and pixels only where it leaves doubt.
 
     Args:
       path: folder of TIFF or PNG slices, TIFF stack, OME-Zarr 0.4 or 0.5 (level 0, one channel),
@@ -39,6 +44,7 @@ def open_source(
         not record them; "zyx" also to take the pages of a TIFF stack as slices. A string, or
         `GivenAxes` with more about the flag.
       value_range: what becomes black and white of grey values of other types.
+      mrc_bytes: what bytes of MRC files mean, see `decide_bytes`.
 
     Raises:
       InputError: it cannot be used, with the file and the reason.
@@ -49,13 +55,35 @@ def open_source(
     inner = split_path(where)
     if inner is not None:
         return open_hdf5(*inner, label=label, axes=axes, value_range=value_range)
+    archive = find_archive(where)
+    if archive is not None:
+        return _open_archive(archive, where, label=label, axes=axes, value_range=value_range)
     if not where.exists():
         raise InputError(_missing(where))
     if not os.access(where, os.R_OK):
         raise InputError(f"{where}: no permission to read it")
     if where.is_dir():
         return _open_directory(where, label=label, axes=axes, value_range=value_range)
-    return _open_file(where, label=label, axes=axes, value_range=value_range)
+    return _open_file(where, label=label, axes=axes, value_range=value_range, mrc_bytes=mrc_bytes)
+
+
+def _open_archive(
+    archive: Path, path: Path, *, label: bool, axes: Axes, value_range: Range
+) -> SliceSource:
+    """A chunked volume in a zip file; the name of a single folder in it may be left out."""
+    store = Store(path, archive)
+    source = open_chunked(store, label=label, axes=axes, value_range=value_range)
+    names = store.names()
+    if source is None and path == archive and len(names) == 1:
+        inner = Store(path / names[0], archive)
+        source = open_chunked(inner, label=label, axes=axes, value_range=value_range)
+    if source is None:
+        there = ", ".join((names or Store(archive, archive).names())[:5]) or "nothing"
+        raise InputError(
+            f"{path}: a zip file without a Zarr, N5 or precomputed volume (it holds {there}); unzip"
+            " it and give what is in it, or the path of a volume in it"
+        )
+    return source
 
 
 def _open_directory(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
@@ -68,7 +96,9 @@ def _open_directory(path: Path, *, label: bool, axes: Axes, value_range: Range) 
     return open_folder(path, label=label, value_range=value_range)
 
 
-def _open_file(path: Path, *, label: bool, axes: Axes, value_range: Range) -> SliceSource:
+def _open_file(
+    path: Path, *, label: bool, axes: Axes, value_range: Range, mrc_bytes: str | None
+) -> SliceSource:
     with failing(path), open(path, "rb") as file:
         magic = file.read(4)
     if is_foreign(path):
@@ -77,7 +107,9 @@ def _open_file(path: Path, *, label: bool, axes: Axes, value_range: Range) -> Sl
         if path.suffix.lower() in _HDF5_SUFFIXES:
             raise InputError(f"{path}: not an HDF5 file, or a damaged one; copy or export it again")
         if is_mrc(path):
-            return open_mrc(path, label=label, axes=axes, value_range=value_range)
+            return open_mrc(
+                path, label=label, axes=axes, value_range=value_range, mrc_bytes=mrc_bytes
+            )
     return open_stack(path, label=label, axes=axes, value_range=value_range)
 
 

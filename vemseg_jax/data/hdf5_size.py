@@ -100,7 +100,8 @@ def _imaris(dataset: h5py.Dataset, image: h5py.Group) -> Recorded:
     for index, (axis, stored) in enumerate(zip("XYZ", dataset.shape[::-1], strict=True)):
         try:
             low, high = (float(_text(image, f"Ext{end}{index}")) for end in ("Min", "Max"))
-            count = int(_text(dataset.parent, f"ImageSize{axis}") or stored)
+            # Files without the sizes of channels have that of the finest level.
+            count = int(_text(dataset.parent, f"ImageSize{axis}") or _text(image, axis) or stored)
             size = (high - low) / count
         except (ValueError, ZeroDivisionError):
             return Recorded(note="its extent is not recorded")

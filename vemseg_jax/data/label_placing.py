@@ -85,6 +85,7 @@ class LabelPlacing:
       labels_axes: `--labels_axes` by structure, `ALL` for those that are not listed.
       offsets: `--labels_offset` by structure, likewise.
       trust_flag: `--trust_flag`.
+      mrc_bytes: `--mrc_bytes`.
     """
 
     images: SliceSource
@@ -93,6 +94,7 @@ class LabelPlacing:
     labels_axes: Mapping[str, str] = field(default_factory=dict)
     offsets: Mapping[str, Voxel] = field(default_factory=dict)
     trust_flag: bool = False
+    mrc_bytes: str | None = None
 
     def open(self, name: str, path: Location) -> SliceSource:
         """The labels of a structure, in the order of axes that they record or a flag gives.
@@ -103,9 +105,9 @@ class LabelPlacing:
         own = self.labels_axes.get(name, self.labels_axes.get(ALL))
         if own is not None:
             given = GivenAxes(own, flag="labels_axes", trusted=self.trust_flag)
-            return open_source(path, label=True, axes=given)
+            return open_source(path, label=True, axes=given, mrc_bytes=self.mrc_bytes)
         given = GivenAxes(self.axes, flag="labels_axes", only_missing=True)
-        source = open_source(path, label=True, axes=given)
+        source = open_source(path, label=True, axes=given, mrc_bytes=self.mrc_bytes)
         if source.axes is None and source.axes_from == f"--axes={self.axes}":
             self._check_shape_tells(source)
         return source

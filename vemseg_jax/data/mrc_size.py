@@ -10,7 +10,7 @@ _INVERTED_ORIGIN = 4
 _UNSET = 1.0
 
 
-def recorded(header: np.recarray) -> Recorded:
+def recorded(header: np.recarray | np.void) -> Recorded:
     """Voxel size and position, zyx, of an MRC header.
 
     The size is that of the cell by its voxels. 1 A along every axis is what IMOD and others write
@@ -29,7 +29,7 @@ def recorded(header: np.recarray) -> Recorded:
     return Recorded((z, y, x), position, note)
 
 
-def _position(header: np.recarray, angstrom: list[float]) -> Offset | None:
+def _position(header: np.recarray | np.void, angstrom: list[float]) -> Offset | None:
     """Start and origin of the header; None where both are 0, as most programs leave them."""
     sign = -1.0 if _origin_is_of_imod(header) else 1.0
     starts = [float(header[f"n{axis}start"]) for axis in "zyx"]
@@ -43,7 +43,7 @@ def _position(header: np.recarray, angstrom: list[float]) -> Offset | None:
     return None if z == y == x == 0 else (z, y, x)
 
 
-def _origin_is_of_imod(header: np.recarray) -> bool:
+def _origin_is_of_imod(header: np.recarray | np.void) -> bool:
     """IMOD subtracts the origin where the standard adds it, unless a flag says otherwise."""
     order = "<" if header["machst"][0] != 0x11 else ">"
     stamp, flags = np.frombuffer(header["extra2"].tobytes()[_IMOD], f"{order}i4")

@@ -9,6 +9,7 @@ import numpy as np
 import tensorstore as ts
 
 from vemseg_jax.data.failures import reason
+from vemseg_jax.data.holes import Holes, missing_chunk
 from vemseg_jax.data.physical_size import Offset, VoxelSize
 from vemseg_jax.data.value_range import ValueRange
 from vemseg_jax.errors import InputError
@@ -35,6 +36,11 @@ class SliceSource:
       offset_is_certain: whether all programs that write the format mean the same by it.
       bare_size: the numbers of a voxel size without a unit of length, zyx; None without.
       size_note: what of the recorded size or position cannot be used, for people.
+      notes: what a person should know of how the source is read, a sentence each.
+      find_holes: looks for parts that are not stored, given whether the values are labels;
+        returns None where all is there, and an array that fails at them where they cannot be
+        listed; None where the format has no such parts.
+      rows_up: the format counts rows from the bottom, so that programs differ in how they show it.
     """
 
     path: Path | str
@@ -51,6 +57,9 @@ class SliceSource:
     offset_is_certain: bool = True
     bare_size: Offset | None = None
     size_note: str = ""
+    notes: tuple[str, ...] = ()
+    find_holes: Callable[[bool], Holes | ts.TensorStore | None] | None = None
+    rows_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -88,7 +97,8 @@ class SliceSource:
         except InputError:
             raise
         except (ValueError, OSError) as error:
-            raise InputError(f"{self.where(z)}: {reason(error)}") from error
+            text = missing_chunk(error) or reason(error)
+            raise InputError(f"{self.where(z)}: {text}") from error
         if self.value_range is None:
             return plane
         return self.value_range(plane, self.where(z))

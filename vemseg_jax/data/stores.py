@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorstore as ts
 
+from vemseg_jax.data.codecs import METADATA, name_unknown
 from vemseg_jax.data.failures import os_code, reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
@@ -20,6 +21,8 @@ _CACHE_BYTES = 2**30
 # By itself tensorstore goes on trying for many minutes.
 _RETRIES = {"max_retries": 4, "initial_delay": "200ms", "max_delay": "2s"}
 _SECONDS = 60.0
+
+_ZIP = b"PK\x03\x04"
 
 Location = Path | str
 
@@ -38,6 +41,25 @@ def location(text: str | Path) -> Location:
     return local_path(address)
 
 
+def find_archive(path: Path) -> Path | None:
+    """The zip file that a path is, or leads into; None where there is none."""
+    for file in (path, *path.parents):
+        if file.is_file() and os.access(file, os.R_OK):
+            with open(file, "rb") as stream:
+                return file if stream.read(len(_ZIP)) == _ZIP else None
+        if file.exists():
+            return None
+    return None
+
+
+def _address(path: Location, archive: Path | None) -> "str | dict[str, Any]":
+    """As tensorstore takes it; the path within an archive ends in a slash unless empty."""
+    if archive is not None:
+        inner = "".join(f"{part}/" for part in Path(path).relative_to(archive).parts)
+        return {"driver": "zip", "base": {"driver": "file", "path": f"{archive}"}, "path": inner}
+    return {"driver": "file", "path": f"{path}/"} if isinstance(path, Path) else f"{path}/"
+
+
 class Store:
     """What lies at a location, file by file.
 
@@ -45,19 +67,20 @@ class Store:
       path: the location, for messages.
     """
 
-    def __init__(self, path: Location):
+    def __init__(self, path: Location, archive: Path | None = None):
+        """`archive` is the zip file in which `path` lies, or which it is."""
         self.path = path
+        self._archive = archive
         self._context = ts.Context(
             {
                 "cache_pool": {"total_bytes_limit": _CACHE_BYTES},
                 **{f"{kind}_request_retries": _RETRIES for kind in ("http", "gcs", "s3")},
             }
         )
-        local = {"driver": "file", "path": f"{path}/"}
         try:
-            self._store = ts.KvStore.open(
-                local if isinstance(path, Path) else f"{path}/", context=self._context
-            ).result(timeout=_SECONDS)
+            self._store = ts.KvStore.open(_address(path, archive), context=self._context).result(
+                timeout=_SECONDS
+            )
         except (ValueError, OSError, TimeoutError) as error:
             raise self._unreadable(error) from error
 
@@ -65,6 +88,10 @@ class Store:
         if os_code(error) is not None and isinstance(self.path, Path):
             return InputError(f"{self.path}: {reason(error)}")
         text = " ".join(str(error).split())[:300] or type(error).__name__
+        if "ZIP" in text:
+            return InputError(
+                f"{self._archive}: truncated or damaged zip file ({text}); copy it again"
+            )
         return InputError(
             f"{self.path}: cannot be read ({text}); check address, network and access rights"
         )
@@ -102,7 +129,30 @@ class Store:
         """Folders and files directly below, sorted; empty where they cannot be listed."""
         if not isinstance(self.path, Path):
             return []
+        if not self.path.is_dir():
+            below = self.list(self._store, "", timeout=_SECONDS) or []
+            found = {name.split("/")[0] for name in below if name[0] != "."}
+            # What the Mac adds to archives.
+            return sorted(found - {"__MACOSX"})
         return sorted(entry.name for entry in self.path.iterdir() if entry.name[0] != ".")
+
+    def list(self, kvstore: ts.KvStore, folder: str, *, timeout: float) -> "list[str] | None":
+        """Names of all files of a store beneath `folder`, which ends in a slash or is empty.
+
+        None where they cannot be listed, as those behind `http://`, or not in `timeout` seconds.
+        """
+        # The character after the slash ends the range of names that begin with the folder.
+        end = folder[:-1] + chr(ord("/") + 1) if folder else ""
+        try:
+            found = kvstore.list(ts.KvStore.KeyRange(folder, end), strip_prefix_length=len(folder))
+            return [name.decode(errors="replace") for name in found.result(timeout=timeout)]
+        except (NotImplementedError, ValueError, OSError, TimeoutError):
+            return None
+
+    def open_strictly(self, array: ts.TensorStore) -> ts.TensorStore:
+        """The same array, whose chunks that are not stored are an error when they are read."""
+        spec = {**array.spec().to_json(), "fill_missing_data_reads": False}
+        return ts.open(spec, context=self._context).result(timeout=_SECONDS)
 
     def open(self, driver: str, inner: str = "", **options: Any) -> ts.TensorStore:
         """The array of a driver, at a path beneath this one; no pixel is read.
@@ -121,4 +171,12 @@ class Store:
             if os_code(error) is not None and isinstance(self.path, Path):
                 raise InputError(f"{where}: {reason(error)}") from error
             text = " ".join(str(error).split())[:300]
+            unknown = self._unknown_codec(driver, inner)
+            if unknown is not None:
+                raise InputError(f"{where}: {unknown}") from error
             raise InputError(f"{where}: array cannot be opened ({text})") from error
+
+    def _unknown_codec(self, driver: str, inner: str) -> str | None:
+        """What of an array's metadata cannot be read here, though it is not damaged."""
+        name = f"{inner}/{METADATA[driver]}" if inner else METADATA[driver]
+        return name_unknown(driver, self.json(name) or {})
