@@ -55,9 +55,10 @@ class SliceReader:
     """Reads slices from whatever files they are in; safe to call from several threads."""
 
     def __init__(self, places: Sequence[Place], *, label: bool):
-        self._png = [is_png(place.file) if place.page == 0 else False for place in places]
         self._places, self._tiff = tuple(places), TiffReader(places, label=label)
+        self._png = {file: is_png(file) for file in {place.file for place in places}}
 
     def __call__(self, z: int) -> np.ndarray:
         """Slice z, `[h, w]`."""
-        return png.read(self._places[z].file) if self._png[z] else self._tiff(z)
+        file = self._places[z].file
+        return png.read(file) if self._png[file] else self._tiff(z)
