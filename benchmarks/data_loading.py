@@ -43,6 +43,7 @@ from vemseg_jax.data.sources import Batches
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.data.volume_writer import create_label, create_volume
 from vemseg_jax.models import registry
+from vemseg_jax.paths import local_path
 from vemseg_jax.train.batches import find_split, make_batches
 from vemseg_jax.train.objective import make_objective
 from vemseg_jax.train.optimizer import create_optimizer
@@ -268,7 +269,7 @@ def measure_memory(output: Path) -> list[dict]:
 def main(argv: list[str]) -> None:
     """Runs the parts that were asked for."""
     del argv
-    data, rows = Path(_DATA.value), []
+    data, rows = local_path(_DATA.value, flag="--data"), []
     data.mkdir(parents=True, exist_ok=True)
     # First: its figures are the peak of the whole process.
     if "memory" in _PARTS.value:

@@ -19,6 +19,7 @@ import vemseg_jax
 from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.data.atomic import write_json
 from vemseg_jax.errors import InputError
+from vemseg_jax.paths import local_path
 
 HERE = Path(__file__).resolve().parent
 # Scripts that start or show others, and change nothing of what is measured.
@@ -143,7 +144,7 @@ def record(output: str | None, benchmark: str, rows: Sequence[dict], **settings:
     """Writes one JSON file, whole or not at all; does nothing without a path."""
     if not output:
         return
-    path = Path(output)
+    path = local_path(output, flag="--output")
     path.parent.mkdir(parents=True, exist_ok=True)
     result = {"benchmark": benchmark, "machine": machine(), "settings": settings}
     write_json(path, {**result, "rows": list(rows)})

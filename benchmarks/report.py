@@ -17,6 +17,7 @@ from recording import load_result
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval.report import render_table
+from vemseg_jax.paths import local_path
 
 _RESULTS = flags.DEFINE_string("results", None, "Folder with JSON files.", required=True)
 
@@ -310,7 +311,7 @@ as the reference's data loader does (deflated files: it inflates them each time)
 def main(argv: list[str]) -> None:
     """Writes `README.md` and the plots."""
     del argv
-    folder = Path(_RESULTS.value)
+    folder = local_path(_RESULTS.value, flag="--results")
     (folder / "README.md").write_text(render(folder), encoding="utf-8")
     print(f"done: {folder / 'README.md'}")
 

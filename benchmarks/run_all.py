@@ -23,6 +23,7 @@ from peers import has_peer
 from recording import load_config, load_result
 
 from vemseg_jax.data.atomic import write_json
+from vemseg_jax.paths import local_path
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parent / "configs"
@@ -190,7 +191,7 @@ def run(name: str, job: Job, output: Path, machine: Mapping[str, Any]) -> bool:
 def main(argv: list[str]) -> int:
     """Runs what is missing."""
     del argv
-    output = Path(_OUTPUT.value)
+    output = local_path(_OUTPUT.value, flag="--output")
     output.mkdir(parents=True, exist_ok=True)
     presets = {"smoke": smoke, "cpu": cpu, "gpu": gpu}
     jobs = presets[_PRESET.value](output, peer=_PEER.value is not None)

@@ -110,3 +110,13 @@ def test_empty_full_and_constant_slices_are_drawn(tmp_path, value):
     panel = overlay.Panel(np.zeros((20, 20), np.uint8), "z", [overlay.Outline("n", mask, mask)])
     overlay.draw_overlay(tmp_path / "o.png", [panel], pixel_size=(4.0, 4.0))
     assert (tmp_path / "o.png").stat().st_size > 0
+
+
+def test_what_fills_the_slice_is_seen(tmp_path):
+    """A network that finds the structure everywhere leaves no empty picture."""
+    everywhere = np.ones((60, 60), bool)
+    outline = overlay.Outline("nuclei", square(60, 60, 15, 20), everywhere)
+    panel = overlay.Panel(grey(60, 60), "z = 0", [outline])
+    overlay.draw_overlay(tmp_path / "o.png", [panel], pixel_size=(16.0, 16.0))
+    picture = images.imread(tmp_path / "o.png")
+    assert has_colour(picture[: 44 + 900], overlay.PAIRS[0][1])

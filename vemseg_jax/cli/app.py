@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 from vemseg_jax.cli import interrupt
 from vemseg_jax.cli.config_files import with_config_files
 from vemseg_jax.cli.flag_errors import flag_message
 from vemseg_jax.cli.help import WORDS as HELP_WORDS
 from vemseg_jax.cli.help import help_text, wants_help
+from vemseg_jax.cli.log_lines import LogLines
 from vemseg_jax.data.failures import machine_fault
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
@@ -69,6 +71,7 @@ def run(main: Callable[..., int | None], *, positional: int = 0, kept: str = NOT
             keep_compiled_programs()
             # jax tells of every accelerator it does not find.
             logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+            absl_logging.get_absl_handler().setFormatter(LogLines())
             app.run(guarded, flags_parser=lambda argv: _parse(argv, main.__module__))
     except KeyboardInterrupt as error:
         _end_interrupted(str(error) or f"interrupted: {kept}")

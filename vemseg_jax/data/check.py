@@ -92,7 +92,7 @@ def check_volume(path: str | Path, options: CheckOptions) -> Report:
     findings += label_findings
     info = read_group(volume.path)["vemseg"]
     return Report(
-        path=str(path),
+        path=str(volume.path),
         source=volume.source,
         shape=volume.shape,
         dtype=volume.dtype.name,

@@ -188,7 +188,7 @@ def _image_lines(report: Report) -> list[str]:
         f"voxel size  {lengths(report.voxel_size)} nm, z,y,x (from"
         f" {report.voxel_size_from or 'an unrecorded source'}); slices lie"
         f" {report.voxel_size[0] / report.voxel_size[2]:.3g} pixels apart",
-        f"training    slices of {th} x {tw} pixels of {lengths(step)} nm, crops of"
+        f"training    slices of {th} x {tw} pixels of {step[0]:.6g} x {step[1]:.6g} nm, crops of"
         f" {report.crop_size}{f' ({report.crop_from})' if report.crop_from else ''}",
     ]
     if report.z_range != (0, z):

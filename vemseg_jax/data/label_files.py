@@ -163,6 +163,7 @@ def plan_labels(
             pairs = _only(name, labelled_slices[name], pairs)
         plans.append(LabelPlan(name, source, pairs, rule(name), placement))
     if labels_csv is not None:
+        labels_csv = local_path(labels_csv, flag="--labels_csv")
         for name, listed in read_pairing(labels_csv, images.names).items():
             source = open_files(
                 labels_csv.parent,

@@ -137,9 +137,13 @@ def _draw_panel(ax: Axes, panel: Panel, pixel_size: tuple[float, float]) -> None
 
 
 def _contour(ax: Axes, mask: np.ndarray, colour: str, width: float) -> None:
-    if not mask.min() < 0.5 <= mask.max() or min(mask.shape) < 2:
+    if mask.max() < 0.5 or min(mask.shape) < 2:
         return
     y, x = (np.arange(n) + 0.5 for n in mask.shape)
+    if mask.min() >= 0.5:
+        # What fills the slice has no outline in it; the frame says so.
+        mask = np.zeros_like(mask)
+        mask[1:-1, 1:-1] = 1
     ax.contour(x, y, mask, levels=[0.5], colors=[colour], linewidths=[width])
 
 
