@@ -27,7 +27,7 @@ def volume(h, w, nm, downsample):
         (500, 500, 40, 4, 512, "downsample", "--downsample=1"),
         (500, 500, 40, 1, 256, None, ""),
         (500, 500, 40, 1, 512, None, ""),
-        (400, 500, 40, 1, 512, "crop_size", "crop_size=400"),
+        (300, 500, 40, 1, 512, "crop_size", "crop_size=288"),
         # Large, but coarse all the same.
         (4000, 4000, 30, 4, 512, "downsample", "pixels of 30 nm"),
         # Fine, and small: a crop-out of a few hundred pixels.

@@ -1,21 +1,17 @@
 """What is said of a flag that cannot be used."""
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Mapping
 
 from absl import flags
 
-from vemseg_jax import config
 from vemseg_jax.cli.help import explanation, near_flags, own_flags
 
 _MISSING = re.compile(r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.")
 _NUMBER = re.compile(r"flag --([\w.]+)=(.*): (invalid literal for int|could not convert string to)")
 _CHOICE = re.compile(r"flag --([\w.]+)=(.*): value should be one of <(.*)>")
 _BOOLEAN = re.compile(r"flag --([\w.]+)=(.*): \('Non-boolean argument")
-_FIELD = re.compile(r"Field (\w+) not found on dataclass <class '[\w.]+\.(\w+)'>")
-_GROUP = re.compile(r"Attribute <class '[\w.]+ExperimentConfig'>\.(\w+) does not exist")
 _HELP = "--help explains every flag"
 
 
@@ -36,13 +32,6 @@ def flag_message(error: Exception) -> str:
         return f"--{found[1]}={found[2]}: must be {kind}"
     if found := _BOOLEAN.search(text):
         return f"--{found[1]}={found[2]}: is on or off: write --{found[1]} or --no{found[1]}"
-    if found := _GROUP.search(text):
-        groups = list(vars(config.ExperimentConfig(model=None)))
-        near = difflib.get_close_matches(found[1], groups, n=1)
-        is_it = f"; is it {near[0]}?" if near else ""
-        return f"--config.{found[1]}: the groups of fields are {', '.join(groups)}{is_it}"
-    if found := _FIELD.search(text):
-        return _field(found[1], found[2])
     if isinstance(error, KeyError | AttributeError | TypeError):
         return f"{type(error).__name__}: {text}"
     return text or type(error).__name__
@@ -61,19 +50,3 @@ def _absent(names: list[str]) -> str:
     if len(names) > 1:
         return f"{said}: missing; {_HELP}"
     return f"{said}: missing. {first} ({_HELP})"
-
-
-def _field(name: str, kind: str) -> str:
-    """Of a misspelt `--config.GROUP.NAME`."""
-    found = getattr(config, kind, None)
-    text = f"--config: Field {name} not found"
-    if found is None or not dataclasses.is_dataclass(found):
-        return f"{text} in {kind}; {_HELP}"
-    names = [field.name for field in dataclasses.fields(found)]
-    defaults = config.ExperimentConfig(model=None)
-    groups = {type(part).__name__: group for group, part in vars(defaults).items()}
-    group = groups.get(kind, "")
-    where = f"config.{group}" if group else "config"
-    near = difflib.get_close_matches(name, names, n=2)
-    is_it = f"; is it {' or '.join(near)}?" if near else f"; there are: {', '.join(names)}"
-    return f"{text} in {where}{is_it}"

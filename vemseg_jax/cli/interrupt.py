@@ -1,7 +1,6 @@
 """Ctrl-C and SIGTERM in the binaries: the first ends them in order, the second at once."""
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -11,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
+
+from vemseg_jax import commands
 
 INTERRUPTED_STATUS = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -113,8 +114,9 @@ def _watch(pipe: int) -> None:
 
 def command() -> str:
     """What the user typed, to type it again."""
-    program, *arguments = sys.argv
-    if program == "-m" or program.endswith(".py"):
+    name, *arguments = sys.argv
+    first = commands.program(Path(name).name)
+    if name == "-m" or name.endswith(".py"):
         # Started by `python -m`.
-        program, *arguments = Path(sys.executable).name, *sys.orig_argv[1:]
-    return shlex.join([Path(program).name, *arguments])
+        first, arguments = commands.quoted(commands.shown(sys.executable)), sys.orig_argv[1:]
+    return " ".join([first, *map(commands.quoted, arguments)])
