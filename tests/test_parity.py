@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tests.parity.__main__ import Golden, check_file, run
+from tests.parity.dataset import check_dataset_item
 from tests.parity.result import compare, worst
+from vemseg_jax.data.targets import boundary_target
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "golden"
@@ -114,3 +117,56 @@ def test_command_line_narrows_and_reports_by_exit_status(tmp_path):
     lines = [line for line in done.stdout.splitlines() if "not compared" not in line]
     assert lines and all(line.endswith("ok") for line in lines)
     assert subprocess.run([*command, "none"], cwd=ROOT, capture_output=True).returncode == 1
+
+
+def _bilinear(x, size):
+    """Half-pixel centres, the edge repeated; no code of the project."""
+    for _ in range(2):
+        centre = np.clip((np.arange(size) + 0.5) * len(x) / size - 0.5, 0, len(x) - 1)
+        low = np.floor(centre).astype(int)
+        share = (centre - low)[:, None]
+        x = (x[low] * (1 - share) + x[np.minimum(low + 1, len(x) - 1)] * share).T
+    return x
+
+
+@pytest.mark.parametrize(
+    "shape, crop, small, corner, padding",
+    [
+        ((50, 60), 30, 8, (3, 7), (0, 0)),  # no whole factor
+        ((50, 60), 40, 8, (3, 7), (0, 0)),
+        ((32, 36), 40, 8, (0, 0), ((4, 4), (2, 2))),
+        ((32, 60), 40, 8, (2, 7), ((8, 8), (0, 0))),
+        ((32, 60), 40, 8, (0, 7), ((0, 8), (0, 0))),
+    ],
+    ids=["30 to 8", "40 to 8", "padded half", "padded wholly", "padded at the end"],
+)
+def test_items_of_any_crop_and_padding(shape, crop, small, corner, padding):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, shape).astype(np.uint8)
+    mask = np.zeros(shape, np.uint8)
+    mask[10:28, 12:30] = 1
+
+    def item(plane):
+        padded = np.pad(plane.astype(float), padding, mode="reflect") if any(padding) else plane
+        cut = padded[corner[0] : corner[0] + crop, corner[1] : corner[1] + crop]
+        return _bilinear(cut, small)[::-1]
+
+    mean, std = (image / 255).mean(), (image / 255).std(ddof=1)
+    small_mask = (item(mask) > 0.5).astype(np.uint8)
+    distance = ndimage.distance_transform_edt(small_mask)
+    golden = {
+        "image": image,
+        "mask": mask,
+        "norm_mean_std": np.asarray([mean, std], np.float32),
+        "f64/norm_mean_std": np.asarray([mean, std]),
+        "x/crop_i_j_hflip_vflip": np.asarray([*corner, 0, 1]),
+        "x/image": ((item(image) / 255 - mean) / std)[None].astype(np.float32),
+        "x/mask": small_mask[None],
+        "x/boundary": np.asarray(boundary_target(small_mask[None, ..., None]))[..., 0],
+        "x/distance": (distance / distance.max())[None].astype(np.float32),
+    }
+    results = list(check_dataset_item(golden))
+    assert len(results) == 5
+    assert not [result for result in results if not result.ok]
+    golden["x/image"] = golden["x/image"] + np.float32(1e-4)
+    assert [r for r in check_dataset_item(golden) if not r.ok]
