@@ -36,7 +36,6 @@ class SliceSource:
       offset_is_certain: whether all programs that write the format mean the same by it.
       bare_size: the numbers of a voxel size without a unit of length, zyx; None without.
       size_note: what of the recorded size or position cannot be used, for people.
-      notes: what a person should know of how the source is read, a sentence each.
       find_holes: looks for parts that are not stored, given whether the values are labels;
         returns None where all is there, and an array that fails at them where they cannot be
         listed; None where the format has no such parts.
@@ -57,7 +56,6 @@ class SliceSource:
     offset_is_certain: bool = True
     bare_size: Offset | None = None
     size_note: str = ""
-    notes: tuple[str, ...] = ()
     find_holes: Callable[[bool], Holes | ts.TensorStore | None] | None = None
     rows_up: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
