@@ -311,11 +311,6 @@ def _print_placement(source: SliceSource, placement: Placement, rest: str) -> No
         print(f"            {placement.describe(source.shape, rest)}")
 
 
-def _print_notes(what: str, source: SliceSource) -> None:
-    for note in source.notes:
-        print(f"note        {what}: {note}")
-
-
 def _print_clipped(source: SliceSource) -> None:
     if source.value_range is None:
         return
