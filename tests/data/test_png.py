@@ -160,7 +160,7 @@ _HEADS = {
     "a.nii": (bytes(340) + b"\x60\x01\0\0n+1\0", "a NIfTI file"),
     "a.nii.gz": (gzip.compress(b"x" * 400), "a NIfTI file compressed with gzip"),
     "a.nrrd": (b"NRRD0004\n", "an NRRD file"),
-    "a.zip": (b"PK\x03\x04" + bytes(99), "a zip archive"),
+    "a.7z": (b"7z\xbc\xaf" + bytes(99), "a 7z archive"),
     "lfs.tif": (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
     "page.tif": (b"<!DOCTYPE html><html>", "is a web page"),
     "zero.tif": (bytes(5000), "5,000 bytes of 0 and nothing else"),
