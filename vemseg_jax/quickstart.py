@@ -11,6 +11,8 @@ from absl import logging
 from vemseg_jax.commands import shown
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.data.convert import ConvertOptions, convert
+from vemseg_jax.data.empty_slices import NONE
+from vemseg_jax.data.label_placing import ALL
 from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.data.split import evenly_spaced
 from vemseg_jax.errors import InputError
@@ -125,7 +127,12 @@ def _convert_options(stack: Path, labels: Path, phantom: PhantomConfig) -> Conve
     """Seven slices of each structure as labels; all slices under another name as the truth."""
     drawn = [(name, labels / name) for name in STRUCTURES]
     truth = [(TRUTH[name], stack / "truth" / name) for name in STRUCTURES]
-    return ConvertOptions(voxel_size=phantom.voxel_size, labels=drawn + truth, downsample=4)
+    return ConvertOptions(
+        voxel_size=phantom.voxel_size,
+        labels=drawn + truth,
+        unlabelled_slices={ALL: NONE},
+        downsample=4,
+    )
 
 
 def _claim(output: Path, settings: dict, *, overwrite: bool) -> None:

@@ -217,6 +217,39 @@ def test_labels(tmp_path, topic, mask, labelled, slices):
     assert finding.severity == expected
 
 
+@pytest.mark.parametrize(
+    "painted",
+    [range(0, DEPTH, 2), range(0, DEPTH, 3), range(1, DEPTH, 5), [9], range(8, 14), range(6)],
+)
+def test_painted_slices_of_a_stack_are_found_at_any_spacing(tmp_path, painted):
+    def mask(z):
+        return nuclei(z) & (z in painted)
+
+    path = write(tmp_path / "v.zarr", labels={"nuclei": mask}, slices=range(DEPTH))
+    warned = topics(check_volume(path, OPTIONS)) & {"empty_slices", "isolated_labels"}
+    assert len(warned) == 1
+    finding = found(check_volume(path, OPTIONS), *warned)
+    assert finding.severity == WARNING
+    assert "--unlabelled_slices=nuclei=empty" in finding.action
+    metadata = path / "labels" / "nuclei" / "zarr.json"
+    record = json.loads(metadata.read_text())
+    record["attributes"]["vemseg"]["unlabelled_slices"] = "none"
+    metadata.write_text(json.dumps(record))
+    settled = topics(check_volume(path, OPTIONS))
+    assert not settled & {"empty_slices", "isolated_labels"}
+
+
+def test_structures_that_end_are_no_empty_slices(tmp_path):
+    def mask(z):
+        y, x = np.mgrid[:SIZE, :SIZE]
+        return (y - 30) ** 2 + (x - 30) ** 2 + 9 * (z - 12) ** 2 < 24**2
+
+    path = write(tmp_path / "v.zarr", labels={"nuclei": mask}, slices=range(DEPTH))
+    report = check_volume(path, OPTIONS)
+    assert report.labels[0].empty
+    assert not topics(report) & {"empty_slices", "isolated_labels"}
+
+
 def test_labels_carried_on_to_the_next_slice_are_no_copies(tmp_path):
     path = write(tmp_path / "v.zarr", labels={"nuclei": lambda z: nuclei(z // 2 * 2)})
     assert "copied_labels" not in topics(check_volume(path, OPTIONS))
@@ -256,6 +289,9 @@ def test_slice_names(tmp_path):
     names = [f"s_{z + (z > 9)}.tif" for z in range(DEPTH)]
     path = write(tmp_path / "v.zarr", names=names)
     assert "10 missing" in found(check_volume(path, OPTIONS), "slice_names").message
+    for z_range, missing in (((0, 1), False), ((0, 10), False), ((9, 11), True), ((10, 24), False)):
+        options = dataclasses.replace(OPTIONS, z_range=z_range)
+        assert ("slice_names" in topics(check_volume(path, options))) == missing
 
 
 @pytest.mark.parametrize(("memory", "read"), [(4 * 90_000, 2), (4 * 150_000, 1), (4 * 163_840, 0)])

@@ -10,7 +10,7 @@ from skimage.morphology import disk
 from vemseg_jax.data import convert as convert_module
 from vemseg_jax.data.convert import ConvertOptions, convert, in_flight
 from vemseg_jax.data.formats import open_source
-from vemseg_jax.data.label_files import MaskRule, dilate_disk
+from vemseg_jax.data.label_files import dilate_disk
 from vemseg_jax.data.preprocessing import downsample_ignore, downsample_image, downsample_mask
 from vemseg_jax.data.volume import FULL, TRAINING, open_volume
 from vemseg_jax.data.voxel_size import resolve_voxel_size
@@ -111,11 +111,120 @@ def test_labelled_slices_of_a_dense_stack(tmp_path, stack):
     np.testing.assert_array_equal(label[[0, 4]], NUCLEI[[0, 4]])
 
 
-def test_label_folder_of_a_stack_counts_from_zero(tmp_path, stack):
+def test_label_folder_of_a_stack_counts_from_zero_or_one(tmp_path, stack, capsys):
     folder = _folder(tmp_path / "l", {0: NUCLEI[0], 3: NUCLEI[3]})
     volume = _convert(tmp_path, stack, labels=[("nuclei", folder)])
     assert volume.labelled_slices("nuclei") == (0, 3)
     np.testing.assert_array_equal(_label(volume, "nuclei")[3], NUCLEI[3])
+    text = capsys.readouterr().out
+    assert "numbers count slices from 0 (0 is one of them)" in text
+    assert ["3", "slice", "3", "nuclei", "s_003.tif"] in [x.split() for x in text.splitlines()]
+    folder = _folder(tmp_path / "m", {1: NUCLEI[0], 4: NUCLEI[3]})
+    for given in ({"labels": [("nuclei", folder)]}, {"ignore": folder}):
+        _refused(tmp_path, stack, "--first_slice=1, as Fiji", overwrite=True, **given)
+    volume = _convert(
+        tmp_path,
+        stack,
+        labels=[("nuclei", folder)],
+        ignore=folder,
+        first_slice=1,
+        overwrite=True,
+    )
+    assert volume.labelled_slices("nuclei") == (0, 3)
+    np.testing.assert_array_equal(_label(volume, "nuclei")[[0, 3]], NUCLEI[[0, 3]])
+    np.testing.assert_array_equal(_label(volume, "ignore")[3], NUCLEI[3])
+
+
+def test_pairing_of_stacks_is_printed_side_by_side(tmp_path, images, stack, capsys):
+    tifffile.imwrite(tmp_path / "l.tif", NUCLEI.astype(np.uint8))
+    for source, image in ((images, "s_006.tif"), (stack, "slice 5")):
+        _convert(tmp_path, source, labels=[("nuclei", tmp_path / "l.tif")], overwrite=True)
+        lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+        fiji = " (in Fiji 6)" if source == stack else ""
+        assert f"5 {image} nuclei slice 5{fiji}" in lines
+        assert "... 4 more nuclei ..." in lines
+
+
+def test_first_slice_where_nothing_counts(tmp_path, images, stack):
+    folder = _folder(tmp_path / "l", {2: NUCLEI[1]})
+    for source in (images, stack):
+        labels = [("nuclei", folder)] if source == images else []
+        _refused(tmp_path, source, "nothing counts slices here", labels=labels, first_slice=1)
+
+
+def test_painted_slices_of_a_stack(tmp_path, stack, capsys):
+    painted = NUCLEI.astype(np.uint8)
+    painted[[1, 2, 4]] = 0
+    tifffile.imwrite(tmp_path / "l.tif", painted)
+    folder = _folder(tmp_path / "all", dict(enumerate(painted)))
+    for path in (tmp_path / "l.tif", folder):
+        labels = [("nuclei", path)]
+        message = r"no nuclei on 3 of 6 labelled slices \(1-2, 4\).*_slices=nuclei=empty.*=none"
+        _refused(tmp_path, stack, message, labels=labels, overwrite=True)
+        for say, kept in (("empty", (0, 3, 5)), ("none", tuple(range(6)))):
+            for name in ("nuclei", ""):
+                volume = _convert(
+                    tmp_path,
+                    stack,
+                    labels=labels,
+                    unlabelled_slices={name: say},
+                    overwrite=True,
+                )
+                assert volume.labelled_slices("nuclei") == kept
+                assert volume.label_info("nuclei")["unlabelled_slices"] == say
+            assert "3 slices show none of it" in capsys.readouterr().out
+    slices = {"nuclei": (0, 1)}
+    labels = [("nuclei", tmp_path / "l.tif")]
+    message = "says which slices are labelled already"
+    flags = {"labelled_slices": slices, "unlabelled_slices": {"nuclei": "empty"}}
+    _refused(tmp_path, stack, message, labels=labels, overwrite=True, **flags)
+    _convert(tmp_path, stack, labels=labels, labelled_slices=slices, overwrite=True)
+    assert "warning: of the slices in --labelled_slices=nuclei" in capsys.readouterr().out
+    slices = {"nuclei": (1, 2)}
+    message = "no pixel of nuclei.*counts from 0"
+    flags = {"labelled_slices": slices, "overwrite": True}
+    _refused(tmp_path, stack, message, labels=labels, **flags)
+
+
+def test_all_doubts_at_once(tmp_path, stack):
+    painted = NUCLEI.astype(np.uint8)
+    painted[[1, 2, 4]] = 0
+    tifffile.imwrite(tmp_path / "l.tif", painted)
+    tifffile.imwrite(tmp_path / "k.tif", painted * 3 + NUCLEOLI * (painted > 0))
+    labels = [("nuclei", tmp_path / "l.tif"), ("nucleoli", tmp_path / "k.tif")]
+    _refused(tmp_path, stack, "slices=nuclei=empty.*; .*values=nucleoli=3 with", labels=labels)
+
+
+def test_values_without_a_meaning(tmp_path, images, capsys):
+    both = NUCLEI.astype(np.int16) + NUCLEOLI
+    both[:, :10] = -1
+    both[:, 10:12] = 255
+    folder = _folder(tmp_path / "l", {2: both[1], 3: both[2]})
+    labels = [("nuclei", folder), ("nucleoli", folder)]
+    values = {"nuclei": (1, 2), "nucleoli": (2,)}
+    message = r"values -1 \(.*, 255 \(.*--background_values=nuclei=-1\+255 if.*=nucleoli=-1\+255"
+    _refused(tmp_path, images, message, labels=labels, label_values=values)
+    message = r"values -1 \(.* of nuclei; .*--unlabelled_value=nuclei=255\+-1"
+    unlabelled = {"": (255,)}
+    _refused(
+        tmp_path, images, message, labels=labels, label_values=values, unlabelled_values=unlabelled
+    )
+    volume = _convert(
+        tmp_path,
+        images,
+        labels=labels,
+        label_values=values,
+        unlabelled_values=unlabelled,
+        background_values={"nuclei": (-1,), "nucleoli": "others"},
+    )
+    label = _label(volume, "nucleoli")[1]
+    assert (label[:10] == 0).all()
+    assert (label[10:12] == 255).all()
+    np.testing.assert_array_equal(label[12:], NUCLEOLI[1, 12:])
+    np.testing.assert_array_equal(_label(volume, "nuclei")[1, 12:], NUCLEI[1, 12:])
+    text = capsys.readouterr().out
+    assert "nuclei: value 1+2; background 0, -1; not labelled 255" in text
+    assert "nucleoli: value 2; background 0, 1 (nuclei), others; not labelled 255" in text
 
 
 def test_explicit_pairing(tmp_path, images):
@@ -124,9 +233,10 @@ def test_explicit_pairing(tmp_path, images):
     pairs.write_text(
         "structure,image,label\n"
         "nuclei,s_006.tif,l/other_091.tif\n"
-        f"nuclei,1,{tmp_path}/l/other_090.tif\n"
+        f"nuclei,2,{tmp_path}/l/other_090.tif\n"
     )
-    volume = _convert(tmp_path, images, labels_csv=pairs)
+    _refused(tmp_path, images, r"image 2 may be s_002\.tif", labels_csv=pairs)
+    volume = _convert(tmp_path, images, labels_csv=pairs, first_slice=1)
     assert volume.labelled_slices("nuclei") == (1, 5)
     np.testing.assert_array_equal(_label(volume, "nuclei")[[1, 5]], NUCLEI[[1, 5]])
 
@@ -194,9 +304,12 @@ def test_labels_that_do_not_fit(tmp_path, images, stack):
     good = NUCLEI[1].astype(np.uint8)
     cases = {
         "shape": ({2: good[:-1]}, r"s_002\.tif: 63 x 80 pixels, the images have 64 x 80"),
-        "values": ({2: good * 3, 3: good}, r"s_00[23]\.tif: label value"),
-        "three": ({2: good + NUCLEOLI[1]}, r"s_002\.tif: label values 0, 1, 2;.*--label_values"),
-        "negative": ({2: -good.astype(np.int16)}, "label values -1, 0"),
+        "values": ({2: good * 3, 3: good}, r"label values 0, 1 .*first in .*s_003\.tif\), 3 "),
+        "three": ({2: good + NUCLEOLI[1]}, r"label values 0, 1 .*, 2 .*--label_values=nuclei=1"),
+        "negative": (
+            {2: -good.astype(np.int16)},
+            r"label values 0, -1 .*--unlabelled_v",
+        ),
         "absent": ({2: 0 * good, 3: 0 * good}, "no pixel of nuclei on any of its 2 labelled"),
         "slice": ({2: good, 9: good}, r"s_009\.tif: no image has its number '009'"),
         "colour": ({2: np.zeros((64, 80, 3), np.uint8)}, "colour image"),
@@ -286,16 +399,6 @@ def test_existing_output(tmp_path, images):
     with pytest.raises(InputError, match="will not be overwritten"):
         convert(images, images, ConvertOptions(voxel_size=VOXELS, overwrite=True))
     assert len(list(images.iterdir())) == len(IMAGES)
-
-
-def test_mask_rule_keeps_one_value_over_all_files():
-    rule = MaskRule("nuclei", None)
-    plane = np.array([[0, 255]], np.uint8)
-    assert rule.mask(plane, "a").tolist() == [[0, 1]]
-    assert rule.mask(0 * plane, "b").tolist() == [[0, 0]]
-    with pytest.raises(InputError, match="c: label value 1, but 255"):
-        rule.mask(plane // 255, "c")
-    assert rule.record() == [255]
 
 
 def test_few_slices_are_in_flight():

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from vemseg_jax.data.pairing import (
-    LabelFile,
+    count_labels,
     describe_gaps,
     match_by_trailing_number,
     pair_by_number,
-    read_pairing,
     trailing_number,
 )
 from vemseg_jax.errors import InputError
@@ -63,12 +62,85 @@ def test_pairs_by_number_not_by_position():
 
 
 def test_stack_pages_pair_as_integers():
-    assert pair_by_number(12, ["m_003.tif", "m_11.tif"], folder=FOLDER) == {
-        3: "m_003.tif",
-        11: "m_11.tif",
-    }
+    names = ["m_003.tif", "m_11.tif"]
+    assert pair_by_number(12, names, folder=FOLDER) == {3: "m_003.tif", 11: "m_11.tif"}
+    assert pair_by_number(12, names, folder=FOLDER, first=1) == {2: "m_003.tif", 10: "m_11.tif"}
     with pytest.raises(InputError, match=r"m_012.*from 0 to 11"):
         pair_by_number(12, ["m_012.tif"], folder=FOLDER)
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "first", "why"),
+    [
+        (["m_0000.tif", "m_0005.tif"], None, 0, "0 is one of them"),
+        (["stack-0001.tif", "stack-0012.tif"], None, 1, "the last slice is 12"),
+        (["m_1.tif", "m_5.tif"], 1, 1, "--first_slice=1"),
+        (["m_1.tif", "m_5.tif"], 0, 0, "--first_slice=0"),
+    ],
+)
+def test_numbers_tell_how_they_count(names, given, first, why):
+    count = count_labels(12, names, given, folder=FOLDER)
+    assert (count.first, count.why) == (first, why)
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "message"),
+    [
+        (
+            ["m_1.tif", "m_5.tif"],
+            None,
+            r"m_1\.tif may be slice z=1 or z=0; give --first_s",
+        ),
+        (["m_0.tif", "m_12.tif"], None, "m_12.tif has the number 12 beside one with 0"),
+        (["m_3.tif", "m_13.tif"], None, "m_13.tif has the number 13, which is no slice"),
+        (["m_0.tif", "m_5.tif"], 1, "with --first_slice=1 slices have the numbers 1 to 12"),
+        (["m_1.tif", "m_12.tif"], 0, "with --first_slice=0 slices have the numbers 0 to 11"),
+        (["m_1.tif", "mask.tif"], None, r"mask\.tif: no number"),
+    ],
+)
+def test_numbers_that_fit_both_ways_are_refused(names, given, message):
+    with pytest.raises(InputError, match=message):
+        count_labels(12, names, given, folder=FOLDER)
+
+
+# What programs and people call copies, and what looks alike and is none.
+@pytest.mark.parametrize("name", ["slice_4-1.tif", "s_4 copy 2.tif", "m_0004_v2.tif", "4 2.tif"])
+@pytest.mark.parametrize("beside", [[], ["m_8.tif", "m_10.tif"]])
+def test_copies_are_not_other_slices(name, beside):
+    with pytest.raises(InputError, match=r"may be the label of slice 0*4 or of slice [12]"):
+        count_labels(12, [name, *beside], None, folder=FOLDER)
+    images = [f"i_{z}.tif" for z in range(12)]
+    if "0004" not in name:
+        with pytest.raises(InputError, match="both numbers are slices"):
+            pair_by_number(images, [name, *beside], folder=FOLDER)
+
+
+@pytest.mark.parametrize("name", ["slice_0004 copy.tif", "s_4 (2).tif", "Substack (3-9).tif"])
+def test_names_that_end_with_no_number(name):
+    with pytest.raises(InputError, match="no number at the end of its name"):
+        count_labels(12, [name], None, folder=FOLDER)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["C1-stack0000.tif"],
+        ["week2_0000.tif", "week2_0007.tif"],
+        ["cell7-0.tif", "cell7-3.tif", "cell7-5.tif"],
+        ["em_2048-0.tif"],
+        ["a_4-4.tif", "a_0-0.tif"],
+    ],
+)
+def test_numbers_of_samples_and_channels_are_no_rivals(names):
+    assert count_labels(12, names, None, folder=FOLDER).first == 0
+
+
+def test_names_of_images_settle_which_number_counts():
+    images = [f"vol3_{z}.tif" for z in range(12)]
+    assert pair_by_number(images, ["vol3_4.tif"], folder=FOLDER) == {4: "vol3_4.tif"}
+    assert pair_by_number(images, ["mask3_4.tif"], folder=FOLDER) == {4: "mask3_4.tif"}
+    with pytest.raises(InputError, match="slice 5 or of slice 4"):
+        pair_by_number(images, ["mask5_4.tif"], folder=FOLDER)
 
 
 @pytest.mark.parametrize(
@@ -103,42 +175,8 @@ def test_gaps(numbers, text):
     assert found is None if text is None else text in found
 
 
-def _csv(tmp_path, text):
-    path = tmp_path / "pairs.csv"
-    path.write_text(text)
-    return path
-
-
-def test_csv_by_name_and_by_slice(tmp_path):
-    path = _csv(
-        tmp_path,
-        "\ufeffstructure, image, label\nnuclei,b.tif,m/1.tif\nnuclei,0,m/0.tif\nnucleoli,1,n.tif\n",
-    )
-    assert read_pairing(path, ["a.tif", "b.tif"]) == {
-        "nuclei": [LabelFile(0, "m/0.tif"), LabelFile(1, "m/1.tif")],
-        "nucleoli": [LabelFile(1, "n.tif")],
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("structure,picture\n", "structure, image, label"),
-        ("", "columns none"),
-        ("structure,image,label\n", "no labelled slice"),
-        ("structure,image,label\nnuclei,c.tif,m.tif\n", r"line 2: no image 'c\.tif'"),
-        ("structure,image,label\nnuclei,2,m.tif\n", "no image '2'"),
-        ("structure,image,label\nnuclei,-1,m.tif\n", "no image '-1'"),
-        ("structure,image,label\nnuclei,a.tif,\n", "line 2: needs"),
-        ("structure,image,label\nnuclei,a.tif\n", "line 2: needs"),
-        ("structure,image,label\nn,a.tif,m.tif\nn,0,k.tif\n", "line 3: n of image '0' is listed"),
-    ],
-)
-def test_csv_errors(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        read_pairing(_csv(tmp_path, text), ["a.tif", "b.tif"])
-
-
-def test_csv_missing(tmp_path):
-    with pytest.raises(InputError, match=r"none\.csv"):
-        read_pairing(tmp_path / "none.csv", ["a.tif"])
+def test_gaps_among_some_slices():
+    names = [f"s_{n}.tif" for n in (1, 2, 4, 26, 27)]
+    assert describe_gaps(names, range(0, 1)) is None
+    assert describe_gaps(names, range(0, 2)) is None
+    assert "gaps: 5-25 missing" in str(describe_gaps(names, range(2, 5)))

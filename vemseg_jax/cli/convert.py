@@ -3,10 +3,9 @@
 from absl import flags
 
 from vemseg_jax.cli import app
-from vemseg_jax.cli.by_structure import by_structure, parse_offsets
-from vemseg_jax.cli.by_structure import name_and_rest as _name_and_rest
+from vemseg_jax.cli.by_structure import by_structure, name_and_rest, parse_offsets
 from vemseg_jax.cli.flag_paths import given_path
-from vemseg_jax.cli.ranges import parse_slices
+from vemseg_jax.cli.structures import labelled_slices, one_of, values_above_0, whole_numbers
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -33,22 +32,49 @@ _LABELS = flags.DEFINE_multi_string(
     " of their slices, or a volume of any format with a mask for every slice.",
 )
 _LABELS_CSV = flags.DEFINE_string(
-    "labels_csv", None, "Explicit pairing: CSV with the columns structure,image,label."
+    "labels_csv",
+    None,
+    "Explicit pairing: CSV (commas, semicolons or tabs) with the columns structure,image,label: a"
+    " name, the file name of a slice or its number, and a TIFF or PNG file relative to the CSV.",
 )
-_LABEL_VALUES = flags.DEFINE_list(
+_LABEL_VALUES = flags.DEFINE_multi_string(
     "label_values",
     [],
-    "Values of label files that are not binary: nuclei=1+2,nucleoli=2 (or nuclei=any).",
+    "Values of label files that are not binary: nuclei=1+2,nucleoli=2, or nuclei=any for every"
+    " value above 0. What other structures of the same files are called is background.",
 )
-_LABELLED_SLICES = flags.DEFINE_multi_string(
-    "labelled_slices",
+_BACKGROUND_VALUES = flags.DEFINE_multi_string(
+    "background_values",
     [],
-    "NAME=0,25,50: the annotated slices of a label volume; the others count as unlabelled.",
+    "NAME=3+4: values that are background as 0 is; nuclei=others: all that no flag names. Without a"
+    " NAME for all structures.",
 )
 _UNLABELLED_VALUE = flags.DEFINE_multi_string(
     "unlabelled_value",
     [],
-    "NAME=255: pixels of this value were not labelled; slices of nothing else are unlabelled.",
+    "NAME=255 (or 255+-1, or without a NAME for all structures): pixels of this value were not"
+    " labelled, and are left out of training and scores; slices of nothing else are unlabelled.",
+)
+_LABELLED_SLICES = flags.DEFINE_multi_string(
+    "labelled_slices",
+    [],
+    "NAME=0,25,50: the annotated slices of a label volume, counted from 0 whatever --first_slice"
+    " says; the others count as unlabelled.",
+)
+_UNLABELLED_SLICES = flags.DEFINE_multi_string(
+    "unlabelled_slices",
+    [],
+    "NAME=empty: slices that show nothing of the structure were not labelled; NAME=none: they were,"
+    " and are background. Without a NAME for all structures. By default slices are background where"
+    " the structure ends as structures do, and refused where it looks as if nobody painted them.",
+)
+_FIRST_SLICE = flags.DEFINE_enum(
+    "first_slice",
+    None,
+    ["0", "1"],
+    "The number of the first slice in names of label files and in --labels_csv, where images are"
+    " one file or have no numbers: 1 as Fiji and ImageJ count. By default the numbers tell (0 is"
+    " among them, or that of the last slice), or are refused.",
 )
 _IGNORE = flags.DEFINE_string(
     "ignore", None, "Mask of pixels to leave out of loss and metric, of any format."
@@ -133,44 +159,6 @@ def _voxel_size(texts: list[str] | None) -> tuple[float, float, float] | None:
     return z, y, x
 
 
-def _label_values(texts: list[str]) -> dict[str, tuple[int, ...] | str]:
-    values: dict[str, tuple[int, ...] | str] = {}
-    for text in texts:
-        name, rest = _name_and_rest(text, flag="label_values", example="nuclei=1+2,nucleoli=2")
-        numbers = [part.strip() for part in rest.split("+")]
-        known = rest == "any" or all(n.isdecimal() and int(n) > 0 for n in numbers)
-        if name in values or not known:
-            raise InputError(
-                f"--label_values={text}: must be once per structure, values above 0 joined by +,"
-                " or any, such as nuclei=1+2,nucleoli=2"
-            )
-        values[name] = rest if rest == "any" else tuple(int(n) for n in numbers)
-    return values
-
-
-def _labelled_slices(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    slices: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, rest = _name_and_rest(text, flag="labelled_slices", example="nuclei=0,25,50")
-        if name in slices:
-            raise InputError(f"--labelled_slices={text}: {name} is given twice; give it once")
-        slices[name] = parse_slices(rest, flag="labelled_slices")
-    return slices
-
-
-def _unlabelled_values(texts: list[str]) -> dict[str, int]:
-    values: dict[str, int] = {}
-    for text in texts:
-        name, rest = _name_and_rest(text, flag="unlabelled_value", example="nuclei=255")
-        if name in values or not rest.removeprefix("-").isdecimal():
-            raise InputError(
-                f"--unlabelled_value={text}: must be once per structure, a whole number, such as"
-                " nuclei=255"
-            )
-        values[name] = int(rest)
-    return values
-
-
 def _value_range(texts: list[str] | None) -> tuple[float, float] | None:
     if texts is None:
         return None
@@ -188,7 +176,7 @@ def main() -> None:
     from vemseg_jax.data.convert import ConvertOptions, convert
     from vemseg_jax.data.stores import location
 
-    pairs = [_name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
+    pairs = [name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
     output = convert(
         location(_IMAGES.value),
         local_path(_OUTPUT.value, flag="--output"),
@@ -196,9 +184,18 @@ def main() -> None:
             voxel_size=_voxel_size(_VOXEL_SIZE.value),
             labels=[(name, location(path)) for name, path in pairs],
             labels_csv=given_path(_LABELS_CSV),
-            label_values=_label_values(_LABEL_VALUES.value),
-            labelled_slices=_labelled_slices(_LABELLED_SLICES.value),
-            unlabelled_values=_unlabelled_values(_UNLABELLED_VALUE.value),
+            label_values=values_above_0(_LABEL_VALUES.value),
+            background_values=whole_numbers(
+                _BACKGROUND_VALUES.value, flag="background_values", word="others", example="3+4"
+            ),
+            labelled_slices=labelled_slices(_LABELLED_SLICES.value),
+            unlabelled_slices=one_of(
+                _UNLABELLED_SLICES.value, ("empty", "none"), flag="unlabelled_slices"
+            ),
+            unlabelled_values=whole_numbers(
+                _UNLABELLED_VALUE.value, flag="unlabelled_value", example="255"
+            ),
+            first_slice=int(_FIRST_SLICE.value) if _FIRST_SLICE.value else None,
             ignore=None if _IGNORE.value is None else location(_IGNORE.value),
             ignore_dilation=_IGNORE_DILATION.value,
             downsample=int(_DOWNSAMPLE.value),

@@ -83,7 +83,7 @@ def check_volume(path: str | Path, options: CheckOptions) -> Report:
     sample = sorted({*_sampled(slices, options), *_sampled(sorted(labelled), options)})
     images, image_findings = check_grey_values(volume, slices, sample, labelled)
     memory = _memory(volume, len(slices), labelled, names, options)
-    findings = [*_geometry(volume, options), *image_findings]
+    findings = [*_geometry(volume, slices, options), *image_findings]
     if not names:
         text = "the volume has no annotation"
         action = "convert it again with --labels, or add labels with create_label"
@@ -163,7 +163,7 @@ def _labels(
     return tuple(facts), [*findings, *check_together(volume, scans)]
 
 
-def _geometry(volume: Volume, options: CheckOptions) -> list[Finding]:
+def _geometry(volume: Volume, slices: range, options: CheckOptions) -> list[Finding]:
     """Findings on voxel size, slice names and the extent of slices."""
     findings = []
     dz, dy, dx = volume.voxel_size
@@ -178,7 +178,7 @@ def _geometry(volume: Volume, options: CheckOptions) -> list[Finding]:
     elif abs(dy - dx) > SQUARE_TOLERANCE * max(dy, dx):
         text = f"pixels are not square: voxels of {size} nm (z,y,x)"
         findings.append(Finding(WARNING, "voxel_size", text, f"if the order is wrong, {again}"))
-    gaps = describe_gaps(volume.slice_names)
+    gaps = describe_gaps(volume.slice_names, slices)
     if gaps:
         action = "add the missing slices or correct the order, and convert again"
         findings.append(Finding(WARNING, "slice_names", gaps, action))

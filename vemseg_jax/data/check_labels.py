@@ -16,6 +16,7 @@ from vemseg_jax.data.check_report import (
     slice_list,
 )
 from vemseg_jax.data.check_scan import NUCLEI, NUCLEOLI, LabelScan, Scans
+from vemseg_jax.data.empty_slices import EMPTY, NONE, doubtful
 from vemseg_jax.data.volume import (
     FULL,
     IGNORE,
@@ -101,6 +102,23 @@ def _amount(name: str, scan: LabelScan) -> list[Finding]:
     return findings
 
 
+def _empty(name: str, scan: LabelScan) -> list[Finding]:
+    """Slices that count as background though it looks as if nobody had painted them."""
+    why = doubtful(scan.content)
+    if why is None:
+        return []
+    empty = scan.content.empty
+    text = (
+        f"{len(empty)} of {len(scan.slices)} labelled slices show no {name} and count as background"
+        f" ({slice_list(empty)}), and {why}"
+    )
+    action = (
+        f"if nobody labelled them, convert again with --unlabelled_slices={name}={EMPTY}; if {name}"
+        f" is absent there, with --unlabelled_slices={name}={NONE}"
+    )
+    return [Finding(WARNING, "empty_slices", text, action, empty)]
+
+
 def _copies(name: str, scan: LabelScan) -> list[Finding]:
     by_digest: dict[str, list[int]] = {}
     for z, digest in scan.digests.items():
@@ -122,8 +140,11 @@ def _copies(name: str, scan: LabelScan) -> list[Finding]:
     ]
 
 
-def _deviations(name: str, scan: LabelScan, dz: float) -> list[Finding]:
-    """Slices whose share is not that of the labelled slices close by."""
+def _deviations(name: str, scan: LabelScan, dz: float, *, settled: bool) -> list[Finding]:
+    """Slices whose share is not that of the labelled slices close by.
+
+    Where it is `settled` that empty slices are background, single slices may stand between them.
+    """
     z, share = np.array(scan.slices), scan.shares
     if len(z) < LEAST_TRIPLES + 2:
         return []
@@ -144,13 +165,12 @@ def _deviations(name: str, scan: LabelScan, dz: float) -> list[Finding]:
     peak = deviation == ndimage.maximum_filter1d(deviation * near, 3, mode="nearest")
     others = odd & ~alone & peak & ~_beside(alone)
     findings = []
-    if alone.any():
+    if alone.any() and not settled:
         zs = tuple(int(v) for v in z[1:-1][alone])
         text = f"{name} is on slices {slice_list(zs)} but on no labelled slice beside them"
         action = (
-            f"if only these were annotated, convert with --labelled_slices={name}="
-            f"{','.join(map(str, zs[:3]))}{',…' if len(zs) > 3 else ''}: the others count as"
-            " background now"
+            f"if only slices with {name} were annotated, convert with --unlabelled_slices={name}="
+            f"{EMPTY}: the others count as background now"
         )
         findings.append(Finding(WARNING, "isolated_labels", text, action, zs))
     if others.any():
@@ -214,7 +234,12 @@ def check_label(
     findings = [*_damage(volume, name, scan, listed), *_amount(name, scan)]
     if any(scan.pixels):
         findings += _copies(name, scan)
-        findings += _deviations(name, scan, volume.voxel_size[0])
+        # Whoever converted it may have said so.
+        settled = volume.label_info(name).get("unlabelled_slices") == NONE
+        deviations = _deviations(name, scan, volume.voxel_size[0], settled=settled)
+        findings += deviations
+        if not settled and not any(f.topic == "isolated_labels" for f in deviations):
+            findings += _empty(name, scan)
         findings += _extent(name, scan, z_range)
     return findings
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vemseg_jax.data.check_images import read_plane
+from vemseg_jax.data.empty_slices import LabelContent
 from vemseg_jax.data.volume import IGNORE, TRAINING, UNLABELLED, Volume
 
 # Smaller masks can be the same by chance.
@@ -23,6 +24,7 @@ class LabelScan:
       pixels, known: pixels of the structure; labelled pixels that are not ignored.
       digests: of masks of `COPY_PIXELS` and more, by slice.
       masks: bool `[h, w]` of the slices that were to be kept.
+      content: pixels and thinned masks of all slices, ignored pixels included.
       damaged, blank: slices that cannot be read, or hold no label though they are listed.
     """
 
@@ -31,6 +33,7 @@ class LabelScan:
     known: list[int] = dataclasses.field(default_factory=list)
     digests: dict[int, str] = dataclasses.field(default_factory=dict)
     masks: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    content: LabelContent = dataclasses.field(default_factory=LabelContent)
     damaged: list[int] = dataclasses.field(default_factory=list)
     blank: list[int] = dataclasses.field(default_factory=list)
 
@@ -43,6 +46,7 @@ class LabelScan:
         if ignored is not None:
             known &= ~ignored
         mask = plane == 1
+        self.content.add(z, mask, known=int(known.sum()))
         pixels = int((mask & known).sum())
         self.slices.append(z)
         self.pixels.append(pixels)

@@ -8,23 +8,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
 from vemseg_jax.data.axes import GivenAxes
+from vemseg_jax.data.convert_report import (
+    IgnorePlan,
+    print_clipped,
+    print_images,
+    print_label,
+    print_pairing,
+)
+from vemseg_jax.data.empty_slices import LabelContent
 from vemseg_jax.data.format_tiff import Range
 from vemseg_jax.data.formats import open_source
 from vemseg_jax.data.holes import REFUSE, settle_holes
+from vemseg_jax.data.label_doubts import label_doubt, label_record
 from vemseg_jax.data.label_files import (
     LabelPlan,
-    Values,
+    count_source,
     dilate_disk,
     pair_source,
     plan_labels,
 )
-from vemseg_jax.data.label_placing import LabelPlacing, Placement
+from vemseg_jax.data.label_flags import LabelFlags
+from vemseg_jax.data.label_placing import LabelPlacing
+from vemseg_jax.data.label_values import Values
 from vemseg_jax.data.label_writer import ANNOTATION, check_label_name
-from vemseg_jax.data.pairing import describe_gaps
-from vemseg_jax.data.physical_size import lengths
 from vemseg_jax.data.preprocessing import FACTOR, downsample_ignore
 from vemseg_jax.data.rows import check_rows, turn_rows
 from vemseg_jax.data.slice_source import SliceSource
@@ -40,8 +47,6 @@ from vemseg_jax.progress import track
 WORKERS = 3
 # The least at the training scale that a network can do anything with.
 MIN_SIDE = 8
-PRINTED_PAIRS = 30
-CLIPPED_SHARE = 0.01
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,12 +61,19 @@ class ConvertOptions:
       labels: structure and folder, stack or OME-Zarr with its labels.
       labels_csv: explicit pairing with columns structure, image, label.
       label_values: values of the label files that make up a structure, or "any".
-      labelled_slices: the slices that are annotated in a dense label stack.
+      background_values: values of the label files that are background besides 0, or "others" for
+        all that have no other meaning.
+      labelled_slices: the slices, counted from 0, that are annotated in a dense label stack.
+      unlabelled_slices: "empty" where nobody painted slices without the structure, "none" where
+        these show that it is absent; by default doubtful ones are refused. Of this and the other
+        values the name "" stands for all structures.
+      first_slice: 0 or 1, the number of the first slice in names of label files and in the CSV,
+        where numbers count slices; None to tell by the numbers or refuse.
       ignore: mask of pixels to leave out, any value above 0.
       ignore_dilation: radius in full-resolution pixels by which the mask grows, in plane, as a
         disk.
       downsample: 4, or 1 where the data is at the training scale.
-      unlabelled_values: value of the pixels of a structure that nobody labelled.
+      unlabelled_values: value or values of the pixels of a structure that nobody labelled.
       axes: which dimension is which, where the source does not record it; "zyx" to take pages as
         slices whatever the file calls them.
       value_range: grey values that become black and white, of types other than 8 and 16 bit
@@ -81,8 +93,11 @@ class ConvertOptions:
     labels: Sequence[tuple[str, Location]] = ()
     labels_csv: Path | None = None
     label_values: Mapping[str, Values] = field(default_factory=dict)
+    background_values: Mapping[str, Values] = field(default_factory=dict)
     labelled_slices: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    unlabelled_values: Mapping[str, int] = field(default_factory=dict)
+    unlabelled_slices: Mapping[str, str] = field(default_factory=dict)
+    unlabelled_values: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
+    first_slice: int | None = None
     ignore: Location | None = None
     ignore_dilation: int = 0
     downsample: int = 4
@@ -96,12 +111,17 @@ class ConvertOptions:
     flip_y: Sequence[str] = ()
     overwrite: bool = False
 
-
-@dataclass(frozen=True)
-class _IgnorePlan:
-    source: SliceSource
-    pairs: dict[int, int]
-    placement: Placement
+    @property
+    def label_flags(self) -> LabelFlags:
+        """What is said about labels."""
+        return LabelFlags(
+            values=self.label_values,
+            background=self.background_values,
+            unlabelled=self.unlabelled_values,
+            labelled_slices=self.labelled_slices,
+            unlabelled_slices=self.unlabelled_slices,
+            first_slice=self.first_slice,
+        )
 
 
 def convert(images: Location, output: str | Path, options: ConvertOptions) -> Path:
@@ -137,7 +157,7 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
         source, options.voxel_size, trust_flag=options.trust_flag
     )
     _check_size(source, options.downsample)
-    _print_images(source, voxel_size=voxel_size, origin=origin)
+    print_images(source, voxel_size=voxel_size, origin=origin)
     placing = LabelPlacing(
         source,
         voxel_size,
@@ -151,16 +171,19 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
         source,
         labels=options.labels,
         labels_csv=options.labels_csv,
-        values=options.label_values,
-        labelled_slices=options.labelled_slices,
-        unlabelled=options.unlabelled_values,
+        flags=options.label_flags,
         placing=placing,
     )
     for plan in plans:
         check_label_name(plan.name, ANNOTATION)
     ignore = _plan_ignore(placing, options)
+    if options.first_slice is not None and not any(p.counted for p in (*plans, ignore) if p):
+        raise InputError(
+            f"--first_slice={options.first_slice}: nothing counts slices here, as files pair by"
+            " their names and stacks slice by slice; leave the flag out"
+        )
     source, plans, ignore = _settle(source, plans, ignore, options)
-    _print_pairing(source, plans, ignore, dilation=options.ignore_dilation)
+    print_pairing(source, plans, ignore, dilation=options.ignore_dilation)
     with create_volume(
         output,
         shape=source.shape,
@@ -174,18 +197,19 @@ def convert(images: Location, output: str | Path, options: ConvertOptions) -> Pa
     ) as writer:
         if writer.removed_stale:
             print(f"removed what an interrupted conversion left beside {output}")
-        for plan in plans:
-            _write_label(writer, plan)
+        doubts = [doubt for plan in plans if (doubt := _write_label(writer, plan))]
+        if doubts:
+            raise InputError("; ".join(doubts))
         if ignore is not None:
             _write_ignore(writer, ignore, options)
         _run(lambda z: writer.write(z, source.read(z)), range(source.shape[0]), what="slices")
-    _print_clipped(source)
+    print_clipped(source)
     return output
 
 
 def _settle(
-    images: SliceSource, plans: list[LabelPlan], ignore: _IgnorePlan | None, options: ConvertOptions
-) -> tuple[SliceSource, list[LabelPlan], _IgnorePlan | None]:
+    images: SliceSource, plans: list[LabelPlan], ignore: IgnorePlan | None, options: ConvertOptions
+) -> tuple[SliceSource, list[LabelPlan], IgnorePlan | None]:
     """The sources as they are read: which row is the top one, and whether any part is missing."""
     others = {plan.name: plan.source for plan in plans}
     if ignore is not None:
@@ -235,7 +259,7 @@ def _check_size(source: SliceSource, downsample: int) -> None:
         )
 
 
-def _plan_ignore(placing: LabelPlacing, options: ConvertOptions) -> _IgnorePlan | None:
+def _plan_ignore(placing: LabelPlacing, options: ConvertOptions) -> IgnorePlan | None:
     if options.ignore is None:
         if options.ignore_dilation:
             raise InputError(f"--ignore_dilation={options.ignore_dilation}: needs --ignore")
@@ -245,94 +269,15 @@ def _plan_ignore(placing: LabelPlacing, options: ConvertOptions) -> _IgnorePlan 
         return None
     source = placing.open(IGNORE, options.ignore)
     placement = placing.place(IGNORE, source)
-    return _IgnorePlan(source, pair_source(placing.images, source, placement), placement)
+    count = count_source(placing.images, source, options.first_slice)
+    pairs = pair_source(placing.images, source, placement, first=count.first if count else 0)
+    return IgnorePlan(source, pairs, placement, count.text if count else None)
 
 
-def _print_images(
-    source: SliceSource, *, voxel_size: tuple[float, float, float], origin: str
-) -> None:
-    z, h, w = source.shape
-    print(f"images      {source.path}: {z} slices of {h} x {w}, {source.stored_dtype}")
-    if source.value_range is not None:
-        low, high = source.value_range.low, source.value_range.high
-        print(f"grey values {low:g} to {high:g} become 0 to {np.iinfo(source.dtype).max}")
-    if source.ignored:
-        print(f"            {source.ignored} other entries of the folder are not used")
-    _print_notes("images", source)
-    print(f"axes        zyx ({source.axes_from})")
-    print(f"voxel size  {lengths(voxel_size)} nm, z,y,x (from {origin})")
-    warning = describe_gaps(source.names) if source.has_files else None
-    if warning:
-        print(f"warning: {warning}; the slices are stacked as they are")
-
-
-def _print_pairing(
-    images: SliceSource,
-    plans: Sequence[LabelPlan],
-    ignore: _IgnorePlan | None,
-    *,
-    dilation: int,
-) -> None:
-    if not plans:
-        print("labels      none given")
-    rows: list[tuple[str, ...]] = [("z", "image", "structure", "label")]
-    for plan in plans:
-        _print_notes(plan.name, plan.source)
-        whole = not plan.source.has_files and plan.placement.shape is None
-        if whole and len(plan.pairs) == images.shape[0]:
-            print(
-                f"labels      {plan.name}: every slice, from the same slice of {plan.source.path}"
-            )
-            continue
-        print(f"labels      {plan.name}: {len(plan.pairs)} slices, from {plan.source.path}")
-        _print_placement(plan.source, plan.placement, "the rest is unlabelled")
-        rows += _abridged([(str(z), images.names[z], plan.name, plan.file(z)) for z in plan.pairs])
-    if len(rows) > 1:
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        for row in rows:
-            columns = [text.ljust(n) for text, n in zip(row, widths, strict=False)]
-            print("  " + "  ".join([*columns, row[3]]))
-    if ignore is not None:
-        _print_notes(IGNORE, ignore.source)
-        print(
-            f"ignore      {len(ignore.pairs)} slices, from {ignore.source.path}, dilated by"
-            f" {dilation} pixels"
-        )
-        _print_placement(ignore.source, ignore.placement, "nothing is ignored elsewhere")
-
-
-def _print_notes(what: str, source: SliceSource) -> None:
-    for note in source.notes:
-        print(f"note        {what}: {note}")
-
-
-def _print_placement(source: SliceSource, placement: Placement, rest: str) -> None:
-    if placement.shape is not None:
-        print(f"            {placement.describe(source.shape, rest)}")
-
-
-def _print_clipped(source: SliceSource) -> None:
-    if source.value_range is None:
-        return
-    share = source.value_range.clipped_share
-    print(f"grey values {100 * share:.3g} % lay beyond --value_range and were clipped")
-    if share > CLIPPED_SHARE:
-        print("warning: that is much; see whether the range is right, and convert again")
-
-
-def _abridged(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The rows, or the first and last of a long list; the volume records every pair."""
-    if len(rows) <= PRINTED_PAIRS:
-        return rows
-    half = PRINTED_PAIRS // 2
-    left_out = len(rows) - 2 * half
-    return [*rows[:half], ("...", f"{left_out} more", rows[0][2], "..."), *rows[-half:]]
-
-
-def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
-    found: list[int] = []
-    pixels: list[int] = []
-    attributes: dict[str, object] = {"source": str(plan.source.path)}
+def _write_label(writer: VolumeWriter, plan: LabelPlan) -> str | None:
+    """Writes the labels of a structure; returns why they cannot be used, None where they can."""
+    content = LabelContent()
+    attributes: dict[str, object] = {"source": str(plan.origin)}
     if plan.source.has_files:
         attributes["files"] = {str(z): plan.file(z) for z in plan.pairs}
     if plan.placement.shape is not None:
@@ -342,24 +287,18 @@ def _write_label(writer: VolumeWriter, plan: LabelPlan) -> None:
         def copy(z: int) -> None:
             mask = plan.read(z)
             known = int((mask != UNLABELLED).sum())
-            if known == 0:
-                return
-            found.append(int((mask == 1).sum()))
-            pixels.append(known)
-            label.write_mask(z, mask)
+            if known and (content.add(z, mask == 1, known=known) or plan.keeps_empty):
+                label.write_mask(z, mask)
 
         _run(copy, plan.pairs, what=f"labels of {plan.name}")
-        if not any(found):
-            raise InputError(
-                f"{plan.source.path}: no pixel of {plan.name} on any of its {len(found)} labelled"
-                " slices; at least one must show the structure"
-            )
-        label.attributes["values"] = plan.rule.record()
-    share = sum(found) / sum(pixels)
-    print(f"{plan.name}: {100 * share:.3g} % of the labelled pixels of {len(found)} slices")
+        label.attributes |= label_record(plan)
+    doubt = label_doubt(plan, content)
+    if doubt is None:
+        print_label(plan, content)
+    return doubt
 
 
-def _write_ignore(writer: VolumeWriter, plan: _IgnorePlan, options: ConvertOptions) -> None:
+def _write_ignore(writer: VolumeWriter, plan: IgnorePlan, options: ConvertOptions) -> None:
     source, ignored, pixels = plan.source, [], []
     attributes = {"source": str(source.path), "dilation": options.ignore_dilation}
     with writer.create_label(IGNORE, kind=IGNORE, attributes=attributes) as label:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from vemseg_jax.data.axes import Axes, given_axes
+from vemseg_jax.data.file_names import find_path
 from vemseg_jax.data.format_chunked import open_chunked
 from vemseg_jax.data.format_hdf5 import open_hdf5, split_path
 from vemseg_jax.data.format_mrc import is_mrc, open_mrc
@@ -52,6 +53,7 @@ def open_source(
     where = location(path)
     if isinstance(where, str):
         return _open_remote(where, label=label, axes=axes, value_range=value_range)
+    where = find_path(where)
     inner = split_path(where)
     if inner is not None:
         return open_hdf5(*inner, label=label, axes=axes, value_range=value_range)

@@ -1,112 +1,57 @@
-"""From label files to masks: which slices they label, and which of their values count."""
+"""From label files to masks: which slices they label, and what is said about them."""
 
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vemseg_jax.data.empty_slices import EMPTY
+from vemseg_jax.data.file_names import find_file, find_path
 from vemseg_jax.data.format_tiff import open_files
+from vemseg_jax.data.label_flags import LabelFlags, by_structure, mask_rules
 from vemseg_jax.data.label_placing import EVERYWHERE, LabelPlacing, Placement
-from vemseg_jax.data.pairing import pair_by_number, read_pairing
+from vemseg_jax.data.label_values import MaskRule
+from vemseg_jax.data.numbering import Count
+from vemseg_jax.data.pairing import count_labels, pair_by_number
+from vemseg_jax.data.pairing_csv import read_pairing
 from vemseg_jax.data.slice_source import SliceSource
 from vemseg_jax.data.stores import Location
 from vemseg_jax.data.volume import UNLABELLED
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
-ANY_VALUE = "any"
-# Values of the label files that make up a structure, or every one above 0.
-Values = tuple[int, ...] | str
-
-
-@dataclass
-class MaskRule:
-    """Turns label values into masks.
-
-    Attributes:
-      name: of the structure.
-      values: those that make it up; None for binary files, which hold 0 and one other value,
-        the same in all of them.
-      unlabelled: value of pixels that nobody labelled; None where there are none.
-    """
-
-    name: str
-    values: Values | None
-    unlabelled: int | None = None
-    _found: int | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def mask(self, plane: np.ndarray, where: object) -> np.ndarray:
-        """`plane` `[h, w]` of any integer type to uint8; `where` is for the message.
-
-        0 background, 1 structure, 255 not labelled.
-
-        Raises:
-          InputError: values that are neither binary nor mapped.
-        """
-        if self.unlabelled is None:
-            return self._mask(plane, where)
-        unknown = plane == self.unlabelled
-        mask = self._mask(np.where(unknown, np.zeros((), plane.dtype), plane), where)
-        mask[unknown] = UNLABELLED
-        return mask
-
-    def _mask(self, plane: np.ndarray, where: object) -> np.ndarray:
-        if self.values == ANY_VALUE:
-            return (plane > 0).astype(np.uint8)
-        if self.values is not None:
-            mask = np.zeros(plane.shape, bool)
-            for value in self.values:
-                mask |= plane == value
-            return mask.astype(np.uint8)
-        value = int(plane.max())
-        mask = plane == value
-        if value < 0 or not (mask | (plane == 0)).all():
-            raise InputError(f"{where}: label values {_listed(plane)}; {self._advice()}")
-        if value == 0:
-            return np.zeros(plane.shape, np.uint8)
-        with self._lock:
-            if self._found not in (None, value):
-                raise InputError(
-                    f"{where}: label value {value}, but {self._found} on another slice;"
-                    f" {self._advice()}"
-                )
-            self._found = value
-        return mask.astype(np.uint8)
-
-    def _advice(self) -> str:
-        return (
-            "binary labels hold 0 and one other value: say which values are the structure, such"
-            f" as --label_values={self.name}=1, {self.name}=1+2 or {self.name}=any"
-        )
-
-    def record(self) -> list[int] | str:
-        """What was taken as the structure, for the label's attributes."""
-        if self.values is None:
-            return [] if self._found is None else [self._found]
-        return self.values if isinstance(self.values, str) else list(self.values)
-
-
-def _listed(plane: np.ndarray) -> str:
-    values = np.unique(plane)
-    text = ", ".join(str(int(v)) for v in values[:8])
-    return text if len(values) <= 8 else f"{text}, … ({len(values)} in all)"
-
 
 @dataclass(frozen=True)
 class LabelPlan:
     """The labels of one structure: slice z of the volume is slice `pairs[z]` of `source`.
 
-    `placement` says where in that slice its pixels lie.
+    Attributes:
+      name: of the structure.
+      source: its labels.
+      pairs: as above, of the slices that count as labelled.
+      rule: what values mean.
+      placement: where in a slice its pixels lie.
+      origin: what was given: the source, or the CSV that lists its files.
+      counted: how numbers of files count slices; None where nothing counts them.
+      chosen: whether the labelled slices were given.
+      unlabelled_slices: "empty", "none", or None where nothing is said.
     """
 
     name: str
     source: SliceSource
     pairs: dict[int, int]
     rule: MaskRule
+    origin: Location
     placement: Placement = EVERYWHERE
+    counted: str | None = None
+    chosen: bool = False
+    unlabelled_slices: str | None = None
+
+    @property
+    def keeps_empty(self) -> bool:
+        """Whether slices without the structure count as labelled."""
+        return self.unlabelled_slices != EMPTY or self.chosen
 
     def file(self, z: int) -> str:
         """Where the label of slice z comes from, in short."""
@@ -120,14 +65,28 @@ class LabelPlan:
         return self.placement.lay(mask, fill=UNLABELLED)
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """The labels of a structure before its flags are looked at."""
+
+    name: str
+    source: SliceSource
+    pairs: dict[int, int]
+    origin: Location
+    placement: Placement
+    counted: str | None
+
+    @property
+    def files(self) -> set[str]:
+        return {str(self.source.file(index)) for index in self.pairs.values()}
+
+
 def plan_labels(
     images: SliceSource,
     *,
     labels: Sequence[tuple[str, Location]],
     labels_csv: Path | None,
-    values: Mapping[str, Values],
-    labelled_slices: Mapping[str, Sequence[int]],
-    unlabelled: Mapping[str, int],
+    flags: LabelFlags,
     placing: LabelPlacing,
 ) -> list[LabelPlan]:
     """Pairs every label with its slice and checks all headers; no pixel is read.
@@ -137,70 +96,106 @@ def plan_labels(
       labels: structure and where its labels are: a folder, paired by trailing number, or a
         stack or OME-Zarr with as many slices as `images`. Several structures may share one.
       labels_csv: an explicit pairing, see `read_pairing`.
-      values: of structures whose files are not binary.
-      labelled_slices: of structures whose stack is annotated on these slices only.
-      unlabelled: value of pixels of a structure that nobody labelled.
+      flags: what is said about them.
       placing: opens labels and says where they lie in the images.
 
     Raises:
       InputError: the labels do not fit the images or are ambiguous.
     """
-
-    def rule(name: str) -> MaskRule:
-        return MaskRule(name, values.get(name), unlabelled.get(name))
-
-    plans: list[LabelPlan] = []
+    found: list[_Labels] = []
     for name, path in labels:
         source = placing.open(name, path)
         placement = placing.place(name, source)
-        pairs = pair_source(images, source, placement)
-        if name in labelled_slices:
-            if source.has_files:
-                raise InputError(
-                    f"--labelled_slices={name}=…: {path} is a folder, whose files say which slices"
-                    " are labelled; the flag is for stacks"
-                )
-            pairs = _only(name, labelled_slices[name], pairs)
-        plans.append(LabelPlan(name, source, pairs, rule(name), placement))
+        count = count_source(images, source, flags.first_slice)
+        pairs = pair_source(images, source, placement, first=count.first if count else 0)
+        counted = count.text if count else None
+        found.append(_Labels(name, source, pairs, source.path, placement, counted))
     if labels_csv is not None:
-        labels_csv = local_path(labels_csv, flag="--labels_csv")
-        for name, listed in read_pairing(labels_csv, images.names).items():
-            source = open_files(
-                labels_csv.parent,
-                [local_path(file.name, base=labels_csv.parent) for file in listed],
-                names=[file.name for file in listed],
-                label=True,
-            )
-            _check_plane(images, source)
-            placing.place(name, source)
-            pairs = {file.z: index for index, file in enumerate(listed)}
-            plans.append(LabelPlan(name, source, pairs, rule(name)))
-    names = [plan.name for plan in plans]
+        found += _csv_labels(placing, labels_csv, flags.first_slice)
+    names = [label.name for label in found]
     for name in names:
         if names.count(name) > 1:
             raise InputError(
                 f"--labels={name}=…: structure {name!r} is given twice; give every structure once"
             )
-    flags: tuple[tuple[str, Mapping[str, object]], ...] = (
-        ("label_values", values),
-        ("labelled_slices", labelled_slices),
-        ("unlabelled_value", unlabelled),
-        *placing.named(),
-    )
-    for flag, given in flags:
-        for name in given:
-            if name not in names:
+    for flag, given in placing.named():
+        by_structure(flag, given, names)
+    rules = mask_rules({label.name: label.files for label in found}, flags)
+    slices = by_structure("labelled_slices", flags.labelled_slices, names)
+    empty = by_structure("unlabelled_slices", flags.unlabelled_slices, names)
+    plans = []
+    for label in found:
+        pairs, chosen = label.pairs, label.name in slices
+        if chosen:
+            if label.source.has_files:
                 raise InputError(
-                    f"--{flag}={name}=…: no structure {name!r}; there are:"
-                    f" {', '.join(names) or 'none'}"
+                    f"--labelled_slices={label.name}=…: {label.source.path} is a folder, whose"
+                    " files say which slices are labelled; the flag is for stacks"
                 )
+            if label.name in flags.unlabelled_slices:
+                raise InputError(
+                    f"--unlabelled_slices={label.name}=…: --labelled_slices={label.name}=… says"
+                    " which slices are labelled already; give one of the two"
+                )
+            pairs = _only(label.name, slices[label.name], pairs)
+        plans.append(
+            LabelPlan(
+                label.name,
+                label.source,
+                pairs,
+                rules[label.name],
+                label.origin,
+                label.placement,
+                counted=label.counted,
+                chosen=chosen,
+                unlabelled_slices=empty.get(label.name),
+            )
+        )
     return plans
 
 
+def _csv_labels(placing: LabelPlacing, path: Path, first_slice: int | None) -> list[_Labels]:
+    path, images = find_path(local_path(path, flag="--labels_csv")), placing.images
+    image_names = images.names if images.has_files else images.shape[0]
+    pairing = read_pairing(path, image_names, first_slice=first_slice)
+    found = []
+    for name, listed in pairing.labels.items():
+        source = open_files(
+            path.parent,
+            [find_file(path.parent, file.name, table=path) for file in listed],
+            names=[file.name for file in listed],
+            label=True,
+        )
+        _check_plane(images, source)
+        placing.place(name, source)
+        pairs = {file.z: index for index, file in enumerate(listed)}
+        found.append(_Labels(name, source, pairs, path, EVERYWHERE, pairing.counted))
+    return found
+
+
+def count_source(images: SliceSource, source: SliceSource, given: int | None) -> Count | None:
+    """How file names of a label or mask source count slices; None where they do not.
+
+    They do where labels are files and the images are not.
+
+    Raises:
+      InputError: numbers are no slices, or fit counting from 0 and from 1.
+    """
+    if images.has_files or not source.has_files:
+        return None
+    return count_labels(images.shape[0], source.names, given, folder=Path(source.path))
+
+
 def pair_source(
-    images: SliceSource, source: SliceSource, placement: Placement = EVERYWHERE
+    images: SliceSource, source: SliceSource, placement: Placement = EVERYWHERE, *, first: int = 0
 ) -> dict[int, int]:
     """`{z of the images: slice of the source}` of a label or mask source.
+
+    Args:
+      images: what is labelled.
+      source: labels or mask.
+      placement: where it lies.
+      first: the number of the first slice in file names, see `count_source`.
 
     Raises:
       InputError: shapes differ, or files of a folder cannot be paired.
@@ -217,7 +212,7 @@ def pair_source(
         return {z: z for z in range(images.shape[0])}
     image_names = images.names if images.has_files else images.shape[0]
     by_name = {name: index for index, name in enumerate(source.names)}
-    pairs = pair_by_number(image_names, source.names, folder=Path(source.path))
+    pairs = pair_by_number(image_names, source.names, folder=Path(source.path), first=first)
     return {z: by_name[name] for z, name in pairs.items()}
 
 
@@ -236,7 +231,7 @@ def _only(name: str, slices: Sequence[int], pairs: dict[int, int]) -> dict[int, 
         raise InputError(
             f"--labelled_slices={name}={','.join(map(str, slices))}:"
             f" {f'no slice {wrong[0]}' if wrong else 'empty or a slice twice'}; slices are"
-            f" numbered from 0 to {max(pairs)}"
+            f" counted from 0 here, to {max(pairs)}"
         )
     return {z: pairs[z] for z in sorted(slices)}
 

@@ -15,6 +15,8 @@ from vemseg_jax.config import (
 )
 from vemseg_jax.data.atomic import lock, unlock
 from vemseg_jax.data.convert import ConvertOptions, convert
+from vemseg_jax.data.empty_slices import NONE
+from vemseg_jax.data.label_placing import ALL
 from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.data.volume import open_volume
 from vemseg_jax.errors import InputError
@@ -107,7 +109,12 @@ def _phantom(output: Path, shape: tuple[int, int, int], name: str, seed: int) ->
         if not stack.exists():
             write_tiff_stack(Phantom(config), stack, progress=True)
         labels = [(structure, stack / "truth" / structure) for structure in STRUCTURES]
-        options = ConvertOptions(voxel_size=config.voxel_size, labels=labels, downsample=4)
+        options = ConvertOptions(
+            voxel_size=config.voxel_size,
+            labels=labels,
+            unlabelled_slices={ALL: NONE},
+            downsample=4,
+        )
         convert(stack / "images", path, options)
     return StudyVolume(name, path, STRUCTURES)
 
