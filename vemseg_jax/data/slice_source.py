@@ -30,6 +30,7 @@ class SliceSource:
         otherwise and nobody has confirmed it.
       ignored: entries of the folder that are not read.
       value_range: maps grey values that are neither 8 nor 16 bit unsigned; None keeps values.
+      notes: what a person should know of how the source is read, a sentence each.
       offset: of the first voxel, in voxels, zyx; nan where the record cannot be used; None where
         the source records no position.
       offset_is_certain: whether all programs that write the format mean the same by it.
@@ -50,6 +51,7 @@ class SliceSource:
     axes_from: str | None
     ignored: int = 0
     value_range: ValueRange | None = None
+    notes: tuple[str, ...] = ()
     offset: Offset | None = None
     offset_is_certain: bool = True
     bare_size: Offset | None = None
