@@ -168,8 +168,8 @@ def _abstract(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.empty(np.shape(x), x.dtype), tree)
 
 
-# orbax warns of what `read_only` asks for.
-_READ_ONLY = re.compile("read[_ ]only")
+# orbax warns of what `read_only` asks for, and of the interrupt that a run is stopped by.
+_ASKED_FOR = re.compile("read[_ ]only|preemption")
 
 
 def _is_not_chatter(record: logging.LogRecord) -> bool:
@@ -178,7 +178,7 @@ def _is_not_chatter(record: logging.LogRecord) -> bool:
     failure = record.exc_info[1] if record.exc_info else None
     if failure is not None and not is_damage(failure):
         return False  # a full disk, which is raised and said in one line
-    return record.levelno >= logging.WARNING and not _READ_ONLY.search(record.getMessage())
+    return record.levelno >= logging.WARNING and not _ASKED_FOR.search(record.getMessage())
 
 
 def open_checkpoints(workdir: Path) -> Checkpoints:

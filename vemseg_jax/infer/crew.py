@@ -1,8 +1,11 @@
 """Tasks for workers of dask that come, go and come back: as many as they can take, no more."""
 
+import logging
 import queue
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -98,3 +101,34 @@ class _Threads:
                 f"workers     {len(workers)}" + ("" if count else ", waiting for them"), flush=True
             )
         self._count = count
+
+
+def shield(client: Any, worker_plugin: type) -> None:
+    """Lets the workers of this process's own cluster end with it, without a word.
+
+    Ctrl-C in a terminal reaches them too, and each would tell of it at length.
+
+    Args:
+      client: of that cluster.
+      worker_plugin: `distributed.WorkerPlugin`.
+    """
+
+    class Shield(worker_plugin):  # type: ignore[misc]
+        def setup(self, worker: Any) -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            logging.getLogger("distributed.worker.memory").setLevel(logging.WARNING)
+
+    client.register_plugin(Shield(), name="shield")
+
+
+@contextmanager
+def quiet_end() -> Iterator[None]:
+    """Where the block is interrupted, workers that are cut short are not told of."""
+    try:
+        yield
+    except (KeyboardInterrupt, GeneratorExit):
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        # It has a level of its own where its package was set up with one.
+        logging.getLogger("distributed.nanny").setLevel(logging.CRITICAL)
+        raise

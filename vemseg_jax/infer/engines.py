@@ -194,6 +194,7 @@ def _run_dask(engine: Engine, work: Work, numbers: Sequence[int]) -> Iterator[Ou
 
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(_client(engine, stack, distributed))
+        stack.enter_context(crew.quiet_end())
 
         def submit(key: str) -> Any:
             return client.submit(
@@ -241,4 +242,6 @@ def _client(engine: Engine, stack: contextlib.ExitStack, distributed: Any) -> An
             host="127.0.0.1",
         )
     )
-    return distributed.Client(cluster)
+    client = distributed.Client(cluster)
+    crew.shield(client, distributed.WorkerPlugin)
+    return client
