@@ -10,6 +10,7 @@ import pytest
 
 from tests.train.runs import write_volume
 from vemseg_jax.checkpoint import LATEST, Checkpoints
+from vemseg_jax.commands import shown
 
 CONFIG = """
 from tests.train.runs import small_config
@@ -48,7 +49,8 @@ def test_training_that_is_stopped_is_saved(tmp_path, number):
     logged = [json.loads(x)["step"] for x in (workdir / "log.jsonl").read_text().splitlines()]
     assert step >= 2 and logged == list(range(1, step + 1))
     assert said[1].startswith(f"stopped after step {step} of 100000, which is saved in {workdir}; ")
-    assert said[1].endswith(f" {' '.join(command)}") and "to go on: python" in said[1]
+    assert said[1].endswith(f" {' '.join(command)}")
+    assert f"; to go on: {shown(sys.executable)} -m " in said[1] or "; to go on: python" in said[1]
     assert len(said) == 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.train.runs import write_volume
+from vemseg_jax.checkpoint import LATEST, Checkpoints
 from vemseg_jax.errors import InputError
 from vemseg_jax.parallel import place
 
@@ -162,3 +164,23 @@ def test_flags_of_several_processes_need_each_other(volume, tmp_path):
     assert "belong to --distributed" in process.communicate(timeout=600)[1]
     process = _start(config, tmp_path / "run", "--distributed")
     assert "give --coordinator" in process.communicate(timeout=600)[1]
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(volume, tmp_path):
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG.format(volume=str(volume), method="supervised", data={}))
+    flags = [f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2", "--distributed"]
+    flags += ["--config.train.steps=100000", "--config.train.eval_every=0"]
+    pair = [_start(config, tmp_path / "two", *flags, f"--process_id={n}") for n in range(2)]
+    for line in pair[0].stderr:
+        if "step 2/" in line:
+            break
+    # The one that does not write.
+    pair[1].send_signal(signal.SIGTERM)
+    errors = [process.communicate(timeout=600)[1] for process in pair]
+    assert [process.returncode for process in pair] == [130, 130], errors
+    with Checkpoints(tmp_path / "two", read_only=True) as checkpoints:
+        step = checkpoints.step(LATEST)
+    said = f"stopped after step {step} of 100000, which is saved in {tmp_path / 'two'}; to go on: "
+    assert all(said in text for text in errors), errors
+    assert "preemption sync point" not in errors[0]
