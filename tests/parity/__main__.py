@@ -5,7 +5,7 @@ import fnmatch
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -42,9 +42,11 @@ def find_check(keys: list[str]) -> Callable[..., Iterator[Result]]:
 class Golden(dict):
     """The arrays of a golden file; remembers which of them were looked at."""
 
-    def __init__(self, path: Path):
-        with np.load(path, allow_pickle=False) as archive:
-            super().__init__({key: archive[key] for key in archive.files})
+    def __init__(self, arrays: Mapping[str, np.ndarray] | Path):
+        if isinstance(arrays, Path):
+            with np.load(arrays, allow_pickle=False) as archive:
+                arrays = {key: archive[key] for key in archive.files}
+        super().__init__(arrays)
         self.unread = set(self)
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -60,8 +62,9 @@ REMARKS = re.compile(
 )
 
 
-def check_file(golden: Golden) -> Iterator[Result]:
+def check_file(golden: Mapping[str, np.ndarray]) -> Iterator[Result]:
     """Compares every quantity of one golden file; one that is left over, and none at all, fail."""
+    golden = golden if isinstance(golden, Golden) else Golden(golden)
     count = 0
     for result in find_check(list(golden))(golden):
         count += 1

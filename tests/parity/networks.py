@@ -16,9 +16,6 @@ from vemseg_jax.losses.senformer import senformer_loss
 from vemseg_jax.losses.tanimoto import multitask_losses
 from vemseg_jax.models import registry, torch_import
 
-# Compilation of a float64 step, which is for its numbers alone: minutes instead of ten of them.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
 OUTPUT_NAMES = {"segm": "prob", "bound": "boundary", "dist": "distance"}
 OUTPUT_NAMES |= {f"logits_{n}": f"learner_{n}" for n in range(4)}
 
@@ -261,7 +258,6 @@ def _train_step(
         )
         return loss_function(outputs, target), (outputs, updated.get("batch_stats", {}))
 
-    options = QUICK if dtype == jnp.float64 else None
-    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True), compiler_options=options)
+    step = jax.jit(jax.value_and_grad(loss_of, has_aux=True))
     (loss, (outputs, statistics)), grads = step(variables["params"])
     return loss, outputs, statistics, grads
