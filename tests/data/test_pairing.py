@@ -55,6 +55,12 @@ def test_match_agrees_with_reference():
     assert unlabeled == golden["match/unlabeled"].tolist()
 
 
+def test_the_numbers_of_ome_files_are_before_both_endings():
+    images = ["s_Z001.ome.tif", "s_Z002.OME.TIFF", "s_Z003.ome.tif"]
+    pairs = pair_by_number(images, ["m_003.tif", "m_002.ome.tif"], folder=FOLDER)
+    assert pairs == {1: "m_002.ome.tif", 2: "m_003.tif"}
+
+
 def test_pairs_by_number_not_by_position():
     images = ["s_2.tif", "s_3.tif", "s_10.tif"]
     pairs = pair_by_number(images, ["m_10.tif", "m_3.tif"], folder=FOLDER)

@@ -20,6 +20,11 @@ def trailing_number(name: str) -> str | None:
     return found.group() if found else None
 
 
+def slice_number(name: str) -> str | None:
+    """The trailing number of a file as users name it: "slice_007.ome.tif" is slice 007 too."""
+    return trailing_number(re.sub(r"\.ome(?=\.tiff?$)", "", name, flags=re.IGNORECASE))
+
+
 def match_by_trailing_number(
     image_names: Sequence[str], target_names: Sequence[str]
 ) -> tuple[list[str], list[str]]:
@@ -84,7 +89,7 @@ def label_numbers(names: Sequence[str], *, folder: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        number = trailing_number(name)
+        number = slice_number(name)
         if number is None:
             raise InputError(
                 f"{folder / name}: no number at the end of its name; name it after its slice,"
@@ -113,7 +118,7 @@ def _slices_by_number(image_names: Sequence[str] | int, folder: Path, first: int
         return {str(z + first): z for z in range(image_names)}
     slices: dict[str, int] = {}
     for z, name in enumerate(image_names):
-        number = trailing_number(name)
+        number = slice_number(name)
         if number in slices:
             raise InputError(
                 f"{name}: {image_names[slices[number]]} has the number {number} too, so labels in"
@@ -156,7 +161,7 @@ def describe_gaps(image_names: Sequence[str], slices: range | None = None) -> st
       slices: those that are looked at; all by default.
     """
     seen = range(len(image_names)) if slices is None else slices
-    texts = [trailing_number(name) for name in image_names]
+    texts = [slice_number(name) for name in image_names]
     numbers = [int(text) for text in texts if text is not None]
     if len(numbers) < max(2, len(texts)):
         return None

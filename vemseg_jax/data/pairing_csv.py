@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from vemseg_jax.data.file_names import find_path, nfc
 from vemseg_jax.data.numbering import Count, count_from
-from vemseg_jax.data.pairing import trailing_number
+from vemseg_jax.data.pairing import slice_number
 from vemseg_jax.errors import InputError
 
 COLUMNS = ("structure", "image", "label")
@@ -165,7 +165,7 @@ def _own_numbers(image_names: Sequence[str]) -> dict[int, int]:
     """`{number at the end of its name: slice}`, of numbers that one image alone has."""
     found: dict[int, list[int]] = {}
     for z, name in enumerate(image_names):
-        number = trailing_number(name)
+        number = slice_number(name)
         if number is not None:
             found.setdefault(int(number), []).append(z)
     return {number: zs[0] for number, zs in found.items() if len(zs) == 1}
