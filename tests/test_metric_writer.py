@@ -33,5 +33,5 @@ def test_a_line_is_there_as_soon_as_it_is_written(tmp_path):
 
 def test_missing_tensorboard_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    with pytest.raises(InputError, match=r"pip install 'vemseg-jax\[tensorboard\]'"):
+    with pytest.raises(InputError, match=r"pip install 'tensorboardX"):
         MetricWriter(tmp_path, first_step=0, tensorboard=True)

@@ -39,7 +39,11 @@ def test_convert_check_and_preprocess(folders):
     tifffile.imwrite(folders / "A" / "mask_1.tif", (plane[1] > 99).astype(np.uint8))
     (folders / "B" / "pairs.csv").write_text("structure,image,label\nnuclei,1,../A/mask_1.tif\n")
     options = ConvertOptions(
-        voxel_size=(50, 40, 40), labels_csv="../B/pairs.csv", ignore=None, downsample=1
+        voxel_size=(50, 40, 40),
+        labels_csv="../B/pairs.csv",
+        first_slice=0,
+        ignore=None,
+        downsample=1,
     )
     made = convert("../A/my stack.tif", "~/v.zarr", options)
     assert made == folders / "home" / "v.zarr"

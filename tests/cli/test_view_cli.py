@@ -64,7 +64,7 @@ def test_it_serves_until_interrupted(volume):
         (["VOLUME", "--volume=VOLUME"], "give one volume"),
         (["VOLUME", "--layers=cells"], "--layers: found 'cells'"),
         (["VOLUME", "--z=70"], "--z=70"),
-        (["VOLUME", "--layout=cube"], "4panel|xy|xz|yz"),
+        (["VOLUME", "--layout=cube"], "must be one of 4panel, xy, xz, yz"),
         (["VOLUME", "--port=70000"], "65535"),
     ],
 )

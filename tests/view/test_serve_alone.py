@@ -102,7 +102,7 @@ def test_bad_options(path, options, message):
 
 def test_without_the_package(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "neuroglancer", None)
-    with pytest.raises(InputError, match=r"pip install 'vemseg-jax\[view\]'"), serving(path):
+    with pytest.raises(InputError, match=r"pip install 'neuroglancer"), serving(path):
         pass
 
 
