@@ -219,7 +219,7 @@ def test_several_steps_in_one_dispatch_are_the_same_training(volume, finished, t
     assert int(state.step) == 6
     # Compiled together, sums round differently; Adam makes the most of it.
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), state.params, one_by_one.params
+        lambda a, b: np.testing.assert_allclose(a, b, atol=4e-3), state.params, one_by_one.params
     )
     ours, theirs = _log(tmp_path / "run"), _log(workdir)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
