@@ -6,7 +6,9 @@ import signal
 import jax
 import pytest
 
-import vemseg_jax  # noqa: F401 - before jax meets a device: the package guards its sums
+# Before jax meets a device: the package guards its sums. And while this process bears its own name:
+# the commands take its signals where it is named as one of them, as some tests name it.
+import vemseg_jax.cli  # noqa: F401
 
 # A shell starts what runs in its background with interrupts ignored, and that is inherited: without
 # this, binaries that tests interrupt would never end there.
@@ -22,3 +24,11 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     yield
     del os.environ["JAX_COMPILATION_CACHE_DIR"]
+
+
+@pytest.fixture(autouse=True)
+def signals_stay():
+    """A test that leaves a handler behind would change what the next ones see."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -32,7 +32,7 @@ def small_config(volume, **train):
     """A few steps of a tiny network."""
     options = {"batch_size": 2, "steps": 6, "log_every": 2, "eval_every": 3, "checkpoint_every": 2}
     return ExperimentConfig(
-        model=SmallUNetConfig(base_channels=4),
+        model=SmallUNetConfig(base_channels=4, levels=1),
         data=DataConfig(volume=str(volume), crop_size=32),
         optimizer=OptimizerConfig(warmup_steps=2),
         train=TrainConfig(**{**options, **train}),

@@ -170,7 +170,8 @@ def test_cross_entropy_is_the_textbooks():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_takes_a_step(name):
-    config = registry.model_config(name, num_classes=2 + (name in CLASSES), **SMALL[name])
+    options = SMALL[name] | ({"depth": 1, "psp_depth": 1} if "depth" in SMALL[name] else {})
+    config = registry.model_config(name, num_classes=2 + (name in CLASSES), **options)
     model, exclusive = registry.create_model(config), registry.is_exclusive(config)
     losses = {"senformer": "senformer", "fractal_resnet": "fractal_tanimoto"}
     rule = _rule(losses.get(name, "soft_dice"), exclusive=exclusive, cutmix=True)
@@ -197,7 +198,8 @@ def test_every_network_takes_a_step(name):
 
 
 def test_boundary_and_distance_follow_the_pseudo_labels():
-    config = registry.model_config("fractal_resnet", **SMALL["fractal_resnet"] | {"depth": 1})
+    least = {"depth": 1, "psp_depth": 1, "attention_depth": 1}
+    config = registry.model_config("fractal_resnet", **SMALL["fractal_resnet"] | least)
     state, metrics = _step(registry.create_model(config), _rule("fractal_tanimoto"), size=32)
     assert np.isfinite(metrics["loss"]) and 0 < metrics["cross_1"] < 1
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))

@@ -50,6 +50,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_bit_for_bit_the_same(
 ):
     whole = train(small_config(volume, eval_every=2, log_every=3), tmp_path / "whole")
     config = small_config(volume, eval_every=2, log_every=3)
+    handler = signal.getsignal(signal.SIGTERM)
     # While the first step compiles; in a validation that is due; between lines of the log.
     for name, after, reached, number in (
         ("_dispatch", 0, 1, signal.SIGINT),
@@ -63,7 +64,7 @@ def test_a_run_that_is_stopped_again_and_again_ends_bit_for_bit_the_same(
         assert capfd.readouterr().err.count("stopping after this step, to save it") == 1
         with Checkpoints(tmp_path / "stopped", read_only=True) as checkpoints:
             assert checkpoints.step(LATEST) == reached
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is handler
     state = train(config, tmp_path / "stopped")
     jax.tree.map(np.testing.assert_array_equal, state, whole)
     assert _lines(tmp_path / "stopped") == _lines(tmp_path / "whole")
@@ -217,6 +218,7 @@ def test_a_folder_that_cannot_be_written_is_said(volume, tmp_path):
 def test_an_interrupt_is_raised_noted_and_raised_again(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("vemseg_jax.interrupts.time.monotonic", lambda: now[0])
+    handler = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
@@ -231,7 +233,7 @@ def test_an_interrupt_is_raised_noted_and_raised_again(monkeypatch):
         now[0] = 1.0
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_signals_that_are_ignored_stay_ignored(monkeypatch):

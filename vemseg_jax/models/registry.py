@@ -24,7 +24,7 @@ class Entry:
 
 
 MODELS: Mapping[str, Entry] = {
-    "small_unet": Entry(unet.SmallUNetConfig, unet.make_small_unet, equivariant=True),
+    "small_unet": Entry(unet.SmallUNetConfig, unet.make_unet, equivariant=True),
     "unet": Entry(unet.UNetConfig, unet.make_unet, equivariant=True),
     "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, equivariant=True),
     "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, equivariant=True),

@@ -6,29 +6,40 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.errors import InputError
 from vemseg_jax.models import layers
 from vemseg_jax.resize import upsample2x_aligned
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class SmallUNetConfig:
-    """U-Net with 3 levels; 269,009 parameters at 16 base channels."""
+    """U-Net with 3 levels; 269,009 parameters at 16 base channels.
+
+    Attributes:
+      levels: how often the size is halved, at least once.
+    """
 
     in_channels: int = 1
     num_classes: int = 1
     base_channels: int = 16
     bilinear: bool = True
+    levels: int = 3
 
 
 @dataclasses.dataclass(unsafe_hash=True)
 class UNetConfig:
-    """U-Net with 4 levels and a tanh head; 17,266,306 parameters at 64 base channels."""
+    """U-Net with 4 levels and a tanh head; 17,266,306 parameters at 64 base channels.
+
+    Attributes:
+      levels: how often the size is halved, at least once.
+    """
 
     in_channels: int = 1
     num_classes: int = 1
     base_channels: int = 64
     bilinear: bool = True
     tanh_head: bool = True
+    levels: int = 4
 
 
 class DoubleConv(nn.Module):
@@ -77,7 +88,6 @@ class UNet(nn.Module):
     `bilinear`.
     """
 
-    levels: int
     config: SmallUNetConfig | UNetConfig
     dtype: layers.Dtype = jnp.float32
 
@@ -94,18 +104,18 @@ class UNet(nn.Module):
           also `tanh`, same shape, in [-1, 1].
         """
         base, factor = self.config.base_channels, 2 if self.config.bilinear else 1
-
+        levels = self.config.levels
         x = DoubleConv(base, base, dtype=self.dtype, name="inc")(image, train=train)
         skips = []
-        for level in range(1, self.levels + 1):
+        for level in range(1, levels + 1):
             skips.append(x)
-            features = base * 2**level // (factor if level == self.levels else 1)
+            features = base * 2**level // (factor if level == levels else 1)
             x = DoubleConv(features, features, dtype=self.dtype, name=f"down{level}")(
                 layers.max_pool2x(x), train=train
             )
-        for level in range(1, self.levels + 1):
-            last = level == self.levels
-            features = base if last else base * 2 ** (self.levels - level) // factor
+        for level in range(1, levels + 1):
+            last = level == levels
+            features = base if last else base * 2 ** (levels - level) // factor
             x = Up(features, self.config.bilinear, dtype=self.dtype, name=f"up{level}")(
                 x, skips.pop(), train=train
             )
@@ -122,11 +132,12 @@ class UNet(nn.Module):
         return outputs
 
 
-def make_small_unet(config: SmallUNetConfig, dtype: layers.Dtype) -> UNet:
-    """SmallUNet of the reference: 3 levels."""
-    return UNet(levels=3, config=config, dtype=dtype)
+def make_unet(config: SmallUNetConfig | UNetConfig, dtype: layers.Dtype) -> UNet:
+    """SmallUNet or UNet of the reference.
 
-
-def make_unet(config: UNetConfig, dtype: layers.Dtype) -> UNet:
-    """UNet of the reference: 4 levels."""
-    return UNet(levels=4, config=config, dtype=dtype)
+    Raises:
+      InputError: fewer than one level.
+    """
+    if config.levels < 1:
+        raise InputError(f"model.levels is {config.levels}; it must be at least 1")
+    return UNet(config, dtype=dtype)
