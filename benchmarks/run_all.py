@@ -59,7 +59,7 @@ def smoke(output: Path, *, peer: bool) -> dict[str, Job]:
     small = ("--batch=2", "--crop=64", "--repeats=2")
     pair = ("--batch=4", "--crop=64", "--repeats=2")
     loading = ("--slices=8", "--size=2304,2304", "--parts=crops,step", "--seconds=1")
-    scaling = ("--batches=1,2", "--crops=32,64", "--sizes=64,128", "--repeats=2")
+    scaling = ("--batches=1,2", "--crops=32", "--sizes=64,128", "--repeats=2")
     scaling = (f"--config={CONFIGS / 'small_unet.py'}", *scaling)
     return {
         **_table_1(("small_unet",), "float32", *small, peer=peer),

@@ -13,7 +13,7 @@ from vemseg_jax.models.initial import initial_variables
 
 RESNET = {"encoder": "resnet18", "encoder_depth": 3, "decoder_channels": (8, 8, 8)}
 XNET = {
-    "filters": 8, "depth": 2, "psp_depth": 2, "heads": 1, "norm_groups": 2, "attention_depth": 2
+    "filters": 8, "depth": 2, "psp_depth": 1, "heads": 1, "norm_groups": 2, "attention_depth": 1
 }  # fmt: skip
 SMALL = {
     "small_unet": {"base_channels": 4},

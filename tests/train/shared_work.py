@@ -16,6 +16,8 @@ def flops(volume: str, method: str, devices: int) -> float:
     """Of the compiled step of 8 labelled (and 8 unlabelled) crops."""
     config = small_config(volume, batch_size=8 if method == "supervised" else 16)
     config.cps = dataclasses.replace(config.cps, method=method)
+    # Of a network this small the optimizer, which no device can leave to the others, is a part.
+    config.data.crop_size = 64
     opened = open_volume(Path(volume))
     split = find_split(opened, config)
     placement = place(8, devices=devices)

@@ -71,10 +71,10 @@ def _small(
 
 
 def _small_methods(
-    *, steps: int, crop: int, batch: int, channels: int, rate: float
+    *, steps: int, crop: int, batch: int, channels: int, rate: float, levels: int = 3
 ) -> tuple[Method, ...]:
     def unet() -> SmallUNetConfig:
-        return SmallUNetConfig(base_channels=channels)
+        return SmallUNetConfig(base_channels=channels, levels=levels)
 
     filters = tuple(channels * n for n in (1, 2, 4, 4, 4))
     size: Any = {"steps": steps, "crop": crop, "batch": batch, "rate": rate}
@@ -121,7 +121,7 @@ def _phantom(output: Path, shape: tuple[int, int, int], name: str, seed: int) ->
 
 def smoke(output: Path) -> Study:
     """Every part once, as small as it goes: it shows that all of it runs, and no more."""
-    methods = _small_methods(steps=3, crop=64, batch=2, channels=4, rate=3e-3)
+    methods = _small_methods(steps=3, crop=64, batch=2, channels=4, rate=3e-3, levels=1)
     return Study(
         name="smoke",
         volumes=_phantoms(output, (12, 256, 320), ("biopsy1", "biopsy3")),
