@@ -170,6 +170,12 @@ def test_narrow_types_stay_close_with_float32_parameters(name, dtype, tolerance)
     assert np.any(found != expected)
 
 
+def test_a_unet_has_the_levels_that_are_asked_for():
+    assert _count("small_unet", levels=4) > _count("small_unet") > _count("small_unet", levels=1)
+    with pytest.raises(InputError, match=r"model.levels is 0; it must be at least 1"):
+        registry.create_model(registry.model_config("unet", levels=0))
+
+
 def test_unknown_names_list_the_choices():
     with pytest.raises(InputError, match=r"'unnet'.*resunet, senformer, small_unet"):
         registry.model_config("unnet")

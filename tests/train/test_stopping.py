@@ -194,6 +194,26 @@ def test_a_configuration_alone_is_no_run(volume, tmp_path):
         folder.open()
 
 
+def test_a_run_of_a_version_with_fewer_options_goes_on(volume, tmp_path):
+    with _folder(tmp_path, volume) as folder:
+        folder.open()
+        folder.claim()
+    (tmp_path / "run" / "log.jsonl").write_text('{"step": 1}\n')
+    path = tmp_path / "run" / "config.json"
+    values = json.loads(path.read_text())
+    del values["model"]["levels"], values["train"]["precision"]
+    path.write_text(json.dumps(values))
+    with (
+        _folder(tmp_path, volume) as folder,
+        pytest.raises(InputError, match=r"another configuration \(model.levels: 3 -> 1\)"),
+    ):
+        folder.open()
+    config = small_config(volume)
+    config.model.levels = 3  # as it was by default
+    with RunFolder(tmp_path / "run", config) as folder:
+        folder.open()
+
+
 def test_two_runs_do_not_share_a_folder(volume, tmp_path):
     with _folder(tmp_path, volume) as folder:
         folder.open()

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vemseg_jax.config import plain
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import ceecnet, resunet, senformer, smp_unet, unet, unetplusplus
 
@@ -83,6 +84,15 @@ def is_equivariant(config: ModelConfig) -> bool:
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:
     """The configuration as plain values, `name` included, for JSON."""
     return {"name": model_name(config), **dataclasses.asdict(config)}
+
+
+def defaults(values: Any) -> dict[str, Any]:
+    """The default configuration, as plain values, of the network that `values` describes.
+
+    Empty where it is of no network that is known here.
+    """
+    entry = MODELS.get(values.get("name")) if isinstance(values, Mapping) else None
+    return plain(dataclasses.asdict(entry.config())) if entry else {}
 
 
 def model_from_dict(values: Mapping[str, Any]) -> ModelConfig:

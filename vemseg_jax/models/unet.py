@@ -139,5 +139,5 @@ def make_unet(config: SmallUNetConfig | UNetConfig, dtype: layers.Dtype) -> UNet
       InputError: fewer than one level.
     """
     if config.levels < 1:
-        raise InputError(f"model.levels is {config.levels}; it must be at least 1")
+        raise InputError(f"--config.model.levels is {config.levels}; it must be at least 1")
     return UNet(config, dtype=dtype)

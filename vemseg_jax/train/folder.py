@@ -97,7 +97,7 @@ class RunFolder:
             raise InputError(f"{path} is no configuration of a run; choose a new --workdir")
         # What an earlier version did not know of was as it is by default.
         default = plain(ExperimentConfig(model=None))
-        old = completed(old, {**default, "model": old.get("model")})
+        old = completed(old, {**default, "model": registry.defaults(old.get("model"))})
         self._moved = bool(differences(old["data"], self._config["data"]))
         changed = [
             line for line in differences(old, self._config) if not line.startswith(FREE_FIELDS)
