@@ -91,7 +91,7 @@ def defaults(values: Any) -> dict[str, Any]:
 
     Empty where it is of no network that is known here.
     """
-    entry = MODELS.get(values.get("name")) if isinstance(values, Mapping) else None
+    entry = MODELS.get(str(values.get("name"))) if isinstance(values, Mapping) else None
     return plain(dataclasses.asdict(entry.config())) if entry else {}
 
 
