@@ -80,8 +80,9 @@ def test_examples_parse(name, monkeypatch):
             from vemseg_jax.cli.config_files import with_config_files
 
             argv = with_config_files([name, *shlex.split(example)])
-            monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for fields
-            assert len(flags.FLAGS(argv)) <= 2
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "argv", argv)  # where ml_collections looks for fields
+                assert len(flags.FLAGS(argv)) <= 2
 
 
 def test_examples_in_the_page_are_what_a_shell_reads():
