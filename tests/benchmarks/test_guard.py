@@ -21,7 +21,7 @@ from vemseg_jax.train.loop import train
 SLACK, BYTES_SLACK = 1.02, 1.1
 DEPTH3 = {"encoder_depth": 3, "decoder_channels": (128, 64, 16)}
 FRACTAL = {"filters": 16, "depth": 2, "psp_depth": 2, "heads": 2, "norm_groups": 2}
-# Network, options, loss, method, batch.
+# Network, options, loss, method, batch; of pairs, only the one with more passes is compiled.
 STEPS = {
     "small_unet": ("small_unet", {}, "soft_dice", "supervised", 2),
     "resunet": ("resunet", {}, "soft_dice", "supervised", 1),
@@ -38,7 +38,7 @@ COUNTS = {
     "resunet": (32_974_401, 30.19, 3.670),
     "unetplusplus": (2_017_937, 5.242, 0.4456),
     "fractal_resnet": (58_071, 1.399, 0.2622),
-    "cps": (2 * 2_017_937, 20.97, 1.449),
+    "cps": (2 * 2_017_937, 20.97, None),
     "cps_cutmix": (2 * 2_017_937, 27.98, 1.687),
 }
 
@@ -69,17 +69,14 @@ def _groups(compiled):
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_no_more_work_than_it_was(name):
     parameters, gigaflops, lowered = _lowered(name)
-    compiled = lowered.compile()
-    found = (
-        parameters,
-        gigaflops,
-        compiled.cost_analysis()["bytes accessed"] / 1e9,
-    )
     expected = COUNTS[name]
-    assert found[0] == expected[0]
-    assert found[1] <= SLACK * expected[1]
-    assert found[2] <= BYTES_SLACK * expected[2]
-    assert min(found[1] / expected[1], found[2] / expected[2]) > 0.8, "less work: write it down"
+    assert parameters == expected[0]
+    assert 0.8 * expected[1] < gigaflops <= SLACK * expected[1], "if less work: write it down"
+    if expected[2] is None:
+        return
+    compiled = lowered.compile()
+    gigabytes = compiled.cost_analysis()["bytes accessed"] / 1e9
+    assert 0.8 * expected[2] < gigabytes <= BYTES_SLACK * expected[2], "if less: write it down"
     # Those of groups are 10 to 200 times slower than dense ones on a CPU.
     assert all(count == 1 for count in _groups(compiled))
 

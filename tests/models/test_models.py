@@ -28,6 +28,7 @@ SMALL = {
 }
 # With four channels to a convolution a rounding error is a quarter of what it sees.
 LESS_NARROW = {"filters": 16, "depth": 1, "heads": 2, "norm_groups": 4, "attention_depth": 5}
+SIZE = (45, 38)
 # What networks whose classes exclude each other need.
 CLASSES = {"senformer": {"num_classes": 2}}
 REFERENCE_PARAMETERS = {
@@ -90,15 +91,21 @@ def test_parameter_counts_of_other_configurations(name, options, expected):
     assert _count(name, **options) == expected
 
 
+@functools.cache
+def _outputs(name, dtype="float32"):
+    """Configuration and outputs of a network of several classes at an odd size."""
+    options = SMALL[name] | (LESS_NARROW if "psp_depth" in SMALL[name] else {})
+    config = registry.model_config(name, num_classes=3 + (name in CLASSES), **options)
+    model = registry.create_model(config, dtype=dtype)
+    apply = jax.jit(lambda v, x: model.apply(v, x, train=False))
+    return config, apply(_variables(registry.create_model(config)), _image(2, *SIZE))
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_output_has_the_inputs_size(name):
-    size = (45, 38)
-    config = registry.model_config(name, num_classes=3 + (name in CLASSES), **SMALL[name])
-    model, classes = registry.create_model(config), config.num_classes
-    outputs = jax.jit(lambda v, x: model.apply(v, x, train=False))(
-        _variables(model), _image(2, *size)
-    )
-    assert outputs["prob"].shape == outputs["logits"].shape == (2, *size, classes)
+    config, outputs = _outputs(name)
+    shape = (2, *SIZE, config.num_classes)
+    assert outputs["prob"].shape == outputs["logits"].shape == shape
     assert outputs["prob"].dtype == jnp.float32
     if registry.is_exclusive(config):
         np.testing.assert_allclose(outputs["prob"].sum(-1), 1, atol=1e-6)
@@ -152,19 +159,12 @@ def test_gradients_reach_every_parameter_and_statistics_move(name):
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 4e-3)])
 def test_narrow_types_stay_close_with_float32_parameters(name, dtype, tolerance):
-    config = registry.model_config(
-        name, **SMALL[name] | (LESS_NARROW if "psp_depth" in SMALL[name] else {})
-    )
-    wide = registry.create_model(config)
+    config, outputs = _outputs(name)
+    expected, found = outputs["prob"], _outputs(name, dtype)[1]["prob"]
     narrow = registry.create_model(config, dtype=dtype)
-    variables = _variables(wide)
     key, image = jax.random.key(0), _image(1, 32, 32)
     shapes = jax.eval_shape(lambda x: narrow.init(key, x, train=False), image)
     assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    expected, found = (
-        jax.jit(lambda v, x, m=m: m.apply(v, x, train=False))(variables, _image(1, 32, 32))["prob"]
-        for m in (wide, narrow)
-    )
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, expected, atol=tolerance)
     assert np.any(found != expected)
