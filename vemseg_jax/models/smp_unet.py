@@ -17,7 +17,7 @@ class SmpUNetConfig:
     Attributes:
       in_channels: channels of the image.
       num_classes: output channels, a sigmoid each.
-      encoder: "resnet18" or "resnet34".
+      encoder: the encoder, "resnet18" or "resnet34".
       encoder_depth: number of times the encoder halves the size, 3 to 5.
       decoder_channels: channels of the decoder's levels, deepest first, one per halving.
     """
