@@ -1,7 +1,9 @@
 """README and docs are true: links lead somewhere, flags and fields exist, the site builds."""
 
+import ast
 import dataclasses
 import importlib.util
+import pkgutil
 import re
 import subprocess
 import sys
@@ -10,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import COMMANDS, loaded
-from tests.docs_pages import DOCS, ROOT, shell_commands, without_blocks, written_pages
+from tests.docs_pages import (
+    DOCS,
+    ROOT,
+    blocks,
+    shell_commands,
+    without_blocks,
+    written_pages,
+)
 from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.models.registry import MODELS
 
@@ -119,6 +128,29 @@ def test_commands_have_their_flags(page, known_flags):
             flag = word.removeprefix("--").partition("=")[0]
             own = known_flags[name] | {f"no{each}" for each in known_flags[name]} | {"help"}
             assert flag.startswith("config.") or flag in own, f"{page.name}: {name} {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_files_exist(page):
+    """Paths of the repository in code, such as `benchmarks/results/cpu`."""
+    text = without_blocks(page.read_text(encoding="utf-8"))
+    for path in re.findall(r"`((?:vemseg_jax|benchmarks|tests|configs|docs)/[\w/.-]*)`", text):
+        assert "NAME" in path or (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_names_in_python_exist(page):
+    """What blocks of Python import, and what the Python reference shows."""
+    text = page.read_text(encoding="utf-8")
+    names = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    shown = re.findall(r"^::: ([\w.]+)\n    options:\n      members: \[(.*?)\]", text, re.MULTILINE)
+    names += [f"{module}.{name}" for module, members in shown for name in members.split(", ")]
+    for block in blocks(text, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("vemseg_jax"):
+                names += [f"{node.module}.{each.name}" for each in node.names]
+    for name in names:
+        assert pkgutil.resolve_name(name) is not None
 
 
 def test_every_flag_is_in_the_reference(generated, known_flags):

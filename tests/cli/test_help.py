@@ -80,7 +80,8 @@ def test_examples_parse(name, monkeypatch):
             from vemseg_jax.cli.config_files import with_config_files
 
             argv = with_config_files([name, *shlex.split(example)])
-            monkeypatch.setattr(sys, "argv", argv)  # where ml_collections looks for fields
+            # Where ml_collections looks for fields; this process is no command of its own.
+            monkeypatch.setattr(sys, "argv", [__file__, *argv[1:]])
             assert len(flags.FLAGS(argv)) <= 2
 
 
