@@ -63,8 +63,8 @@ def commands_page() -> str:
         "",
         "Every command prints this page's section with `--help`. A flag is written `--name=value`;",
         "one that is on or off is written `--name` or `--noname`. Exit status: 0 done, 1 done in",
-        "part, 2 input that cannot be used, 130 interrupted. What a command cannot use it refuses with one",
-        "line that says what was found and what would be right.",
+        "part, 2 input that cannot be used, 130 interrupted. What a command cannot use it refuses",
+        "with one line that says what was found and what would be right.",
     ]
     for name, target in scripts["scripts"].items():
         lines += ["", *_command(name, target.partition(":")[0])]
