@@ -253,7 +253,7 @@ def render(folder: Path) -> str:
     ours = [row for row in rows if row["framework"] == "jax"]
     beside = [row for row in rows if row["framework"] != "jax"]
     if ours:
-        parts += ["## Training time (Table 1 of the study)", table_1(ours), TABLE_1_NOTES]
+        parts += ["## Training time (Table 1 of the paper)", table_1(ours), TABLE_1_NOTES]
     if beside:
         parts += ["## torch beside it", peer_table(beside), PEER_NOTES]
     if of("inference"):
@@ -293,7 +293,7 @@ once, so that FLOP a byte is too high on CPUs, whose kernel gradients are loops.
 product": the share of what a large one reaches in the same type on the same device. \
 "Of the roofline": the least time by the data sheet's products and memory, of the time measured.
 
-`*` not run at the batch and crop of the study's schedule: extrapolated in proportion to pixels, \
+`*` not run at the batch and crop of the paper's schedule: extrapolated in proportion to pixels, \
 which is too much where larger crops take less for each pixel (see the scaling)."""
 PEER_NOTES = """The same network of segmentation_models_pytorch with the same batch, crop, losses, \
 clip and Adam, in the same process right before ours. Below 1, jax is faster. Our step also cuts \

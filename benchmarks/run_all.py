@@ -33,7 +33,7 @@ _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required
 _PEER = flags.DEFINE_enum("peer", None, ["torch"], "Also time training steps with it.")
 _ONLY = flags.DEFINE_string("only", "", "Names to run, a regular expression.")
 
-# The study's Table 1: every network, supervised, and the two semi-supervised methods.
+# The paper's Table 1: every network, supervised, and the two semi-supervised methods.
 TABLE_1 = (
     "resunet", "unetplusplus", "unetplusplus_cps", "smp_unet", "fractal_resnet", "ceecnet_v1",
     "ceecnet_v2", "senformer", "ssl_resunet", "ssl_resunet_cutmix", "ssl_unetplusplus",
@@ -97,7 +97,7 @@ def cpu(output: Path, *, peer: bool) -> dict[str, Job]:
 
 
 def gpu(output: Path, *, peer: bool) -> dict[str, Job]:
-    """The schedule of the study at its size, in each type, and the questions about the pair."""
+    """The schedule of the paper at its size, in each type, and the questions about the pair."""
     jobs: dict[str, Job] = {}
     for precision in ("float32", "bfloat16", "float16"):
         jobs |= _table_1(TABLE_1, precision, "--repeats=20", peer=peer)
@@ -118,7 +118,7 @@ def gpu(output: Path, *, peer: bool) -> dict[str, Job]:
         what = "--what=batch,crop,inference"
         jobs[f"scaling_{precision}"] = ("scaling", (unet, kind, what, *grown))
         jobs[f"inference_{precision}"] = ("inference", (kind,))
-    # A batch for 8 devices at the size of the study's crops; of one device it is a single point.
+    # A batch for 8 devices at the size of the paper's crops; of one device it is a single point.
     jobs["devices"] = ("scaling", (unet, "--what=devices", "--batches=16", "--crops=512"))
     jobs["data_loading"] = ("data_loading", (f"--data={output / 'data'}",))
     for precision in ("float32", "bfloat16"):

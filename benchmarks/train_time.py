@@ -1,4 +1,4 @@
-"""Training time per volume of every network and method: the study's Table 1, measured here.
+"""Training time per volume of every network and method: the paper's Table 1, measured here.
 
     python benchmarks/train_time.py --configs=configs/ssl_unetplusplus_cutmix.py --output=r.json \\
         [--batch=8 --crop=256 --precision=bfloat16 --peer=torch]

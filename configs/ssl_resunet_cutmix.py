@@ -1,4 +1,4 @@
-"""Cross Pseudo Supervision with CutMix of two ResUNet: the study's settings, for a GPU."""
+"""Cross Pseudo Supervision with CutMix of two ResUNet: the paper's settings, for a GPU."""
 
 from vemseg_jax.config import (
     CPSConfig,

@@ -1,4 +1,4 @@
-"""Cross Pseudo Supervision of two UNet++, ResNet-34 at depth 3: the study's settings, for a GPU."""
+"""Cross Pseudo Supervision of two UNet++, ResNet-34 at depth 3: the paper's settings, for a GPU."""
 
 from vemseg_jax.config import (
     CPSConfig,

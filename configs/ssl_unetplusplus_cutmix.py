@@ -1,4 +1,4 @@
-"""CPS with CutMix of two UNet++ (ResNet-34, depth 3): the study's settings, for a GPU."""
+"""CPS with CutMix of two UNet++ (ResNet-34, depth 3): the paper's settings, for a GPU."""
 
 from vemseg_jax.config import (
     CPSConfig,

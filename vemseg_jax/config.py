@@ -31,17 +31,18 @@ class DataConfig:
       other_volumes: paths of more volumes to train on: each batch has as many crops of each; of
         their labelled slices `num_train_slices` are taken, none is held out.
       structures: label images to learn, one output channel each.
-      crop_size: side of a crop in training-scale pixels; 512 at 4x is the study's 2048.
+      crop_size: side of a crop in pixels at training scale; 512 at 4x is the paper's 2048.
       empty_crop_probability: share of crops drawn from positions without the structure.
       z_range: first slice and one past the last that training may see; (0, 0) is the volume.
-      train_slices: slices to train on; empty chooses by `num_train_slices`.
-      num_train_slices: that many evenly spaced labelled slices; 0 takes all that are left.
-      val_slices: labelled slices held out for validation; empty chooses by `num_val_slices`.
-      num_val_slices: that many evenly spaced labelled slices, held out; 0 for none.
-      memory_budget_gib: slices that take less live on the device, others are read as training
-        goes; 0 is a quarter of the device's memory.
-      cache_gib: of decoded chunks that are kept while crops are read, for labelled and for
-        unlabelled slices each.
+      train_slices: slices to train on; if empty, `num_train_slices` chooses.
+      num_train_slices: number of evenly spaced labelled slices to train on; 0 takes all that are
+        not held out.
+      val_slices: labelled slices held out for validation; if empty, `num_val_slices` chooses.
+      num_val_slices: number of evenly spaced labelled slices to hold out; 0 for none.
+      memory_budget_gib: slices that take less GiB than this stay on the device; if they do not fit,
+        crops are read from disk in advance; 0 is a quarter of the device's memory.
+      cache_gib: GiB of decoded chunks that are kept while crops are read from disk, for labelled
+        and for unlabelled slices each.
       exact_offsets: crops at any pixel of the full resolution, downsampled from there as the
         reference does; otherwise on the grid of the training scale, which is far faster.
     """
@@ -66,9 +67,9 @@ class OptimizerConfig:
     """Adam or AdamW with gradient clipping and a learning-rate schedule.
 
     Attributes:
-      name: `adam` or `adamw`, whose decay leaves out norms, biases, gates, position tables and
-        queries.
-      weight_decay: of `adamw`.
+      name: the optimizer, `adam` or `adamw`, whose decay leaves out norms, biases, gates,
+        position tables and queries.
+      weight_decay: strength of the decay of `adamw`.
       learning_rate: the highest rate (`base` of the schedules).
       schedule: `warmup_poly` (clean warm-up and decay), `reference` (what the reference's
         optimizer really runs at, step by step), `constant`, or `plateau` (a tenth of the rate
@@ -100,14 +101,14 @@ class TrainConfig:
     Attributes:
       batch_size: crops per step.
       steps: optimizer steps.
-      seed: of the initial weights, the crops and the augmentation.
+      seed: decides the initial weights, the crops and the augmentation.
       precision: type of activations and products: `float32`, `bfloat16`, or `float16` with a
         dynamic loss scale; parameters, statistics and losses stay float32.
       log_every: steps between lines of the log.
       eval_every: steps between validations; 0 for none before the end.
       checkpoint_every: steps between checkpoints.
-      steps_per_dispatch: that the device is given at once; 0 is 1 on CPUs and 10 elsewhere.
-      devices: that share each batch; 0 takes as many as share it evenly.
+      steps_per_dispatch: steps that the device is given at once; 0 is 1 on CPUs and 10 elsewhere.
+      devices: number of devices that share each batch; 0 takes as many as share it evenly.
     """
 
     batch_size: int = 8
@@ -126,11 +127,11 @@ class LossConfig:
     """What is minimised.
 
     Attributes:
-      name: `soft_dice`, `dice_coef` (soft Dice with smoothing 1), `fractal_tanimoto` (of the
-        segmentation, and of boundary and distance where the network predicts them) or
+      name: the loss: `soft_dice`, `dice_coef` (soft Dice with smoothing 1), `fractal_tanimoto`
+        (of the segmentation, and of boundary and distance where the network predicts them) or
         `senformer`.
-      depth: of `fractal_tanimoto`.
-      depth_per_drop: added to it each time the learning rate drops on a plateau.
+      depth: depth of the similarity of `fractal_tanimoto`.
+      depth_per_drop: number added to `depth` each time the learning rate drops on a plateau.
     """
 
     name: str = "soft_dice"
@@ -148,20 +149,22 @@ class CPSConfig:
     Attributes:
       method: `supervised` trains one network on labelled crops alone, `cps` two networks (Chen et
         al. 2021), `cps_cutmix` two on crops mixed of two (French et al. 2020).
-      loss: against pseudo labels: `dice`, the loss of the labelled crops (Dice in the study of
+      loss: against pseudo labels: `dice`, the loss of the labelled crops (Dice in the paper,
         Pagano et al. 2023; Tanimoto or SenFormer's where those are trained), or `cross_entropy`
         (Chen et al. 2021).
-      on_labelled: teach on the labelled crops too, as both do.
-      weight: of the losses against pseudo labels, at the end of the ramp.
+      on_labelled: teach on the labelled crops too, as both publications do.
+      weight: weight of the losses against pseudo labels, at the end of the ramp.
       ramp_start: epoch up to which that weight is 1e-5.
-      ramp_first: where the ramp begins then (the reference's Dice variant of SenFormer has 0.01).
+      ramp_first: weight at which the ramp begins then (the reference's Dice variant of SenFormer
+        has 0.01).
       ramp_end: epoch from which it is `weight`; linear between.
       ramp: `epoch` changes the weight between epochs (the reference), `step` at every step.
       epoch_crops: labelled crops per labelled slice in an epoch.
       statistics: `reference` passes batches through BatchNorm one by one, in the reference's
         order; `merged` joins them where it can: fewer, larger convolutions.
-      prediction: of a trained pair: `first` (the reference), `second` or `mean` of both.
-      collapse_steps: steps in a row after which a network that finds nothing is warned of.
+      prediction: what predicts of a trained pair: `first` (the reference), `second` or `mean` of
+        both.
+      collapse_steps: steps in a row in which a network finds nothing before a warning.
       vmapped: both networks in one vmapped pass, for comparison: far slower.
     """
 

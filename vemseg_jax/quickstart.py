@@ -61,7 +61,7 @@ def quickstart(
     """Makes a phantom stack and takes it through every step of the product.
 
     Trains on 7 evenly spaced labelled slices and scores all the others. A step that is already
-    done is not done again, so that an interrupted run goes on where it was.
+    done is not done again: an interrupted run continues when it is started again.
 
     Args:
       output: folder for everything.

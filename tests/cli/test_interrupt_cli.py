@@ -50,7 +50,10 @@ def test_training_that_is_stopped_is_saved(tmp_path, number):
     assert step >= 2 and logged == list(range(1, step + 1))
     assert said[1].startswith(f"stopped after step {step} of 100000, which is saved in {workdir}; ")
     assert said[1].endswith(f" {' '.join(command)}")
-    assert f"; to go on: {shown(sys.executable)} -m " in said[1] or "; to go on: python" in said[1]
+    assert (
+        f"; to continue: {shown(sys.executable)} -m " in said[1]
+        or "; to continue: python" in said[1]
+    )
     assert len(said) == 2
 
 
@@ -100,7 +103,7 @@ def test_an_interrupt_before_anything_is_one_line(number):
     )
     done = _run(script)
     assert done.returncode == 130
-    said, again = done.stderr.split("; to go on: ")
+    said, again = done.stderr.split("; to continue: ")
     assert said == "interrupted before anything was done"
     assert "convert" in again and again.endswith(" '--images=my slices'\n")
 
@@ -120,7 +123,7 @@ def test_what_is_kept_is_said(error, said):
     )
     done = _run(script)
     assert (done.returncode, done.stdout) == (130, "kept\n")
-    assert done.stderr.startswith(f"{said}; to go on: ") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{said}; to continue: ") and done.stderr.count("\n") == 1
 
 
 def test_programs_that_import_a_binary_keep_their_signals():

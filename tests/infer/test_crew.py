@@ -103,7 +103,7 @@ def test_a_scheduler_that_has_gone_is_said(monkeypatch):
         client.status = "connecting"
         return Future(key)
 
-    with pytest.raises(InputError, match="the dask scheduler has gone; what is finished stays"):
+    with pytest.raises(InputError, match="the dask scheduler has gone; finished blocks are kept"):
         list(crew.finished(client, submit, KEYS))
     lost = Future("a")
     lost.add_done_callback(lambda future: None)

@@ -99,7 +99,9 @@ def test_another_prediction_does_not_go_on_with_it(
     path, workdir = _interrupted(trained, tmp_path, monkeypatch)
     done = ledger.read_ledger(partial(path))
     other = dataclasses.replace(SINGLE, **options)
-    with pytest.raises(InputError, match=f"unfinished prediction from something else .*{message}"):
+    with pytest.raises(
+        InputError, match=f"unfinished prediction with other weights or settings .*{message}"
+    ):
         predict_volume(path, workdir, options=other, slices=slices)
     assert ledger.read_ledger(partial(path)) == done
     assert predict_volume(path, workdir, options=other, slices=slices, overwrite=True).complete
@@ -175,7 +177,9 @@ def test_dying_while_a_result_is_replaced(trained, tmp_path, monkeypatch, again)
         assert predict_volume(path, workdir, options=whole).complete
         assert open_volume(path).label_info(NAME)["method"].startswith("whole")
     else:
-        with pytest.raises(InputError, match="unfinished prediction from something else"):
+        with pytest.raises(
+            InputError, match="unfinished prediction with other weights or settings"
+        ):
             predict_volume(path, workdir, options=SINGLE)
         assert runs.files(final(path)) == before
     assert [p.name for p in (path / "labels").glob("*.replaced")] == []

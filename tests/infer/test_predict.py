@@ -167,7 +167,7 @@ def test_an_existing_result_stays_unless_overwritten(trained):
     path, workdir = trained
     options = PredictOptions(suffix="_twice_pred")
     predict_volume(path, workdir, slices=(0,), options=options)
-    message = r"nuclei_twice_pred: exists already from something else \(another grid\); give --over"
+    message = r"nuclei_twice_pred: exists already from other .* \(another grid\); give --over"
     with pytest.raises(InputError, match=message):
         predict_volume(path, workdir, options=options)
     assert open_volume(path).labelled_slices("nuclei_twice_pred") == (0,)

@@ -182,7 +182,7 @@ def test_a_study_runs_scores_and_goes_on(study, tmp_path, capfd):
     page = write_report(study, outcomes(study, output), output, command="vemseg-study")
     text = (page.parent / "README.md").read_text()
     assert "1 runs: 1 done, 0 failed, 0 not run." in text
-    assert "in the study's sliding window" in text
+    assert "in the paper's sliding window" in text
     assert f"jax {jax.__version__}, Python {platform.python_version()}, vemseg_jax " in text
     assert "All runs together took 0:00:" in text
     assert f"| 0      | Net    |{found.dice_3d('nuclei'):9.3f} |" in text

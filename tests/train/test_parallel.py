@@ -181,6 +181,8 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(volume, tm
     assert [process.returncode for process in pair] == [130, 130], errors
     with Checkpoints(tmp_path / "two", read_only=True) as checkpoints:
         step = checkpoints.step(LATEST)
-    said = f"stopped after step {step} of 100000, which is saved in {tmp_path / 'two'}; to go on: "
+    said = (
+        f"stopped after step {step} of 100000, which is saved in {tmp_path / 'two'}; to continue: "
+    )
     assert all(said in text for text in errors), errors
     assert "preemption sync point" not in errors[0]

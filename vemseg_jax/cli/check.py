@@ -1,4 +1,4 @@
-"""`vemseg-check VOLUME`: what is in a volume, and what stands against training on it.
+"""`vemseg-check VOLUME`: says what is in a volume, and what must be mended before training.
 
 Exit status: 0 fine, also with warnings; 1 errors, with --strict warnings too; 2 input that cannot
 be used, such as a volume that is not there.

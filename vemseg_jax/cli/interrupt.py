@@ -52,7 +52,7 @@ def end(text: str) -> NoReturn:
     with suppress(OSError, ValueError):
         sys.stdout.flush()
     with suppress(OSError, ValueError):
-        print(f"{text}; to go on: {command()}", file=sys.stderr, flush=True)
+        print(f"{text}; to continue: {command()}", file=sys.stderr, flush=True)
     if is_command() and not _is_one_of_several():
         # What a normal end waits for, and says, serves nobody any more.
         os._exit(INTERRUPTED_STATUS)

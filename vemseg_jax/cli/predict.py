@@ -38,7 +38,8 @@ _PREDICTION = flags.DEFINE_enum(
     "prediction",
     None,
     ["first", "second", "mean"],
-    "Of two networks that taught each other; default as the run was configured.",
+    "Which of two networks that taught each other predicts, or the mean of both; default as the run"
+    " was configured.",
 )
 _PRECISION = flags.DEFINE_enum(
     "precision",
@@ -70,13 +71,13 @@ _NORMALIZATION = flags.DEFINE_enum(
 )
 
 _PROBABILITIES = flags.DEFINE_bool(
-    "probabilities", False, "Also write them, 0 to 255, as labels ending in _prob."
+    "probabilities", False, "Also write probabilities, 0 to 255, as labels ending in _prob."
 )
 _DISAGREEMENT = flags.DEFINE_bool(
     "disagreement",
     False,
-    "Of two networks that taught each other: also write how far their probabilities lie apart, 0 to"
-    " 255, as labels ending in _disagreement: where to doubt the result.",
+    "For two networks that taught each other: also write how far their probabilities lie apart, 0"
+    " to 255, as labels ending in _disagreement. They show where to doubt the result.",
 )
 _TIFF_OUTPUT = flags.DEFINE_string(
     "tiff_output", None, "Folder: also write the results as TIFF files, one a slice."
@@ -100,7 +101,7 @@ _SCHEDULER_FILE = flags.DEFINE_string(
 _WORKERS = flags.DEFINE_integer(
     "workers", 1, "Processes on this machine, of --engine=dask without a scheduler.", 1
 )
-_SHARD = flags.DEFINE_integer("shard", 0, "Of an array of jobs: the number of this one, from 0.")
+_SHARD = flags.DEFINE_integer("shard", 0, "In an array of jobs: the number of this job, from 0.")
 _NUM_SHARDS = flags.DEFINE_integer(
     "num_shards", 1, "Jobs that share the blocks; each may run anywhere, the last one finishes."
 )
@@ -133,8 +134,8 @@ def main() -> int | None:
         print(f"failed      block {number}: {message}")
     if result.failed:
         print(
-            f"incomplete: {len(result.failed)} blocks failed; what is finished stays, start again"
-            " once the cause is removed"
+            f"incomplete: {len(result.failed)} blocks failed; finished blocks are kept; remove the"
+            " cause and run the command again"
         )
         return UNSOUND_STATUS
     if not result.complete:

@@ -12,7 +12,7 @@ _OUTPUT = flags.DEFINE_string(
     "output", None, "The OME-Zarr volume to make, such as aligned.zarr.", required=True
 )
 _ALIGN = flags.DEFINE_bool(
-    "align", False, "Align slices in x and y, and crop to what all of them share."
+    "align", False, "Align slices in x and y, and crop to the area that all slices have in common."
 )
 _SHIFT = flags.DEFINE_enum(
     "shift", "integer", ["integer", "subpixel"], "Move by whole pixels, or interpolate."
@@ -33,8 +33,8 @@ _MAX_SHIFT = flags.DEFINE_float(
 _KEEP_TREND = flags.DEFINE_float(
     "keep_trend",
     20.0,
-    "Leave what builds up over more than about so many slices, by less than half a pixel a slice:"
-    " tissue that runs at a slant looks the same. 0 corrects that too.",
+    "Leave shifts that build up over more than about this many slices, by less than half a pixel"
+    " a slice: tissue that runs at a slant looks the same. 0 corrects that too.",
 )
 _HISTOGRAM = flags.DEFINE_enum(
     "histogram",
@@ -44,7 +44,9 @@ _HISTOGRAM = flags.DEFINE_enum(
     " or the histogram of --reference_slice.",
 )
 _REFERENCE_SLICE = flags.DEFINE_integer("reference_slice", None, "z for --histogram=match.")
-_CLIP_LIMIT = flags.DEFINE_float("clip_limit", 0.01, "Of CLAHE, 0-1; higher for more contrast.")
+_CLIP_LIMIT = flags.DEFINE_float(
+    "clip_limit", 0.01, "Limit of CLAHE, 0-1; higher for more contrast."
+)
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace an earlier volume once the new one is complete."
 )

@@ -8,13 +8,13 @@ from vemseg_jax.paths import local_path
 
 _OUTPUT = flags.DEFINE_string("output", "quickstart", "Folder for everything it makes.")
 _PRESET = flags.DEFINE_string("preset", "biopsy1", "Phantom: biopsy1, biopsy2 or biopsy3.")
-_SLICES = flags.DEFINE_integer("slices", 42, "Slices of the phantom.", 8)
+_SLICES = flags.DEFINE_integer("slices", 42, "Number of slices of the phantom.", 8)
 _STEPS = flags.DEFINE_integer("steps", 300, "Training steps.", 1)
-_SEED = flags.DEFINE_integer("seed", 0, "Of the phantom.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the phantom.", 0)
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", list(PRECISIONS), "Type of activations and products."
 )
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Start anew over an earlier quickstart.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier quickstart.")
 
 
 def main() -> None:

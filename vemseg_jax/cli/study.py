@@ -15,17 +15,21 @@ _PRESET = flags.DEFINE_enum(
     "preset",
     None,
     ["smoke", "phantom_small", "hela", "paper"],
-    "phantom_small takes two cores less than an hour; hela needs --data; paper is the study's"
-    " schedule on --volumes; smoke shows that all of it runs.",
+    "phantom_small takes less than an hour on two cores; hela needs --data; paper is the paper's"
+    " schedule on --volumes; smoke is a trial that all of it runs.",
     required=True,
 )
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of runs and report.", required=True)
-_DATA = flags.DEFINE_string("data", None, "Of hela: folder with em.tif and its masks.")
-_VOLUMES = flags.DEFINE_list("volumes", [], "Of paper: converted volumes, as NAME=PATH.")
-_CONFIGS = flags.DEFINE_string("configs", "configs", "Of paper: folder of the experiments.")
-_BUDGETS = flags.DEFINE_list("budgets", [], "Other numbers of labelled slices.")
-_METHODS = flags.DEFINE_list("methods", [], "These methods alone.")
-_SEEDS = flags.DEFINE_list("seeds", [], "Other seeds.")
+_DATA = flags.DEFINE_string("data", None, "For --preset=hela: folder with em.tif and its masks.")
+_VOLUMES = flags.DEFINE_list("volumes", [], "For --preset=paper: converted volumes, as NAME=PATH.")
+_CONFIGS = flags.DEFINE_string(
+    "configs", "configs", "For --preset=paper: folder of the experiments."
+)
+_BUDGETS = flags.DEFINE_list(
+    "budgets", [], "Numbers of labelled slices, in place of those of the preset."
+)
+_METHODS = flags.DEFINE_list("methods", [], "Only these methods.")
+_SEEDS = flags.DEFINE_list("seeds", [], "Seeds, in place of those of the preset.")
 _PREDICTION = flags.DEFINE_enum(
     "prediction_method",
     None,
@@ -33,7 +37,10 @@ _PREDICTION = flags.DEFINE_enum(
     "As --method of vemseg-predict; default the preset's: window for paper and smoke.",
 )
 _PRECISION = flags.DEFINE_enum(
-    "precision", None, list(PRECISIONS), "Of all runs; default each configuration's own."
+    "precision",
+    None,
+    list(PRECISIONS),
+    "Type of activations of all runs; default that of each configuration.",
 )
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing; report what there is.")
 

@@ -1,6 +1,6 @@
 """Alignment and histogram equalisation of a volume, slice by slice, with its labels.
 
-Section 2.1.2 of Pagano et al. 2023. A run that is interrupted goes on where it was when it is
+Section 2.1.2 of Pagano et al. 2023. A run that is interrupted continues when it is
 started again: estimates and finished slices are kept with the unfinished volume.
 """
 

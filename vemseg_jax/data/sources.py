@@ -61,7 +61,7 @@ class Resident:
 
 
 class Streamed:
-    """Crops read from disk, a few steps ahead, and put on the device."""
+    """Reads crops from disk in advance and puts them on the device."""
 
     streamed = True
 

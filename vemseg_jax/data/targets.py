@@ -59,7 +59,7 @@ def _channels_first(mask: jax.Array) -> jax.Array:
 def boundary_target(mask: jax.Array) -> jax.Array:
     """The outline of a mask: Canny's edges, dilated once by a 3 x 3 cross.
 
-    Equal pixel for pixel to `dilate(Canny(mask, 0, 1), cross)` of OpenCV, which the study used.
+    Equal pixel for pixel to `dilate(Canny(mask, 0, 1), cross)` of OpenCV, which the paper used.
 
     Args:
       mask: `[b, h, w, c]`, 0 or 1, of any type; each channel has its own outline.
@@ -122,7 +122,7 @@ def squared_distance(mask: jax.Array) -> jax.Array:
 def distance_target(mask: jax.Array) -> jax.Array:
     """Euclidean distance to the background, scaled to [0, 1] in each crop.
 
-    The minimum of the crop becomes 0 and its maximum 1, as the study did with OpenCV's exact
+    The minimum of the crop becomes 0 and its maximum 1, as the paper did with OpenCV's exact
     transform. A crop without background has no defined distance (the reference yields noise);
     here it is 0, as it is in a crop without foreground.
 

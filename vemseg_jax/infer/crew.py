@@ -67,7 +67,7 @@ def failure(future: Any) -> BaseException | None:
 
 def _gone() -> InputError:
     return InputError(
-        "the dask scheduler has gone; what is finished stays, start it and the same command again"
+        "the dask scheduler has gone; finished blocks are kept; start it and run the command again"
     )
 
 

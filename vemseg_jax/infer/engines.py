@@ -144,16 +144,16 @@ def _run_local(work: Work, numbers: Sequence[int]) -> Iterator[Outcome]:
 
 @contextlib.contextmanager
 def _device_errors(work: Work) -> Iterator[None]:
-    """Says what to do where the device's memory does not suffice."""
+    """Says what to do where the device's memory is too small."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         raise InputError(
-            f"the memory of {jax.devices()[0].device_kind} does not suffice for"
+            f"the memory of {jax.devices()[0].device_kind} is too small for"
             f" --batch_size={work.job.options.batch_size} with {work.parts['method']}; a smaller"
-            " one or --method=window needs less, and what is finished stays"
+            " one or --method=window needs less; finished blocks are kept"
         ) from error
 
 

@@ -89,9 +89,9 @@ def _open_outputs(work: Work, *, overwrite: bool) -> tuple[list[Output], list[Pa
         if not mine[output.name]:
             if header is not None and not overwrite:
                 raise InputError(
-                    f"{partial}: an unfinished prediction from something else"
-                    f" ({_differing(header['parts'], work.parts)}); start it as it was to finish"
-                    " it, give --overwrite to remove it, or choose another --suffix"
+                    f"{partial}: an unfinished prediction with other weights or settings"
+                    f" ({_differing(header['parts'], work.parts)}); use its own to"
+                    " finish it, --overwrite to remove it, or choose another --suffix"
                 )
             # A run that was interrupted may have finished some of its label images.
             if _is_done(work, output, overwrite=overwrite, resumed=any(mine.values())):
@@ -124,7 +124,9 @@ def _is_done(work: Work, output: Output, *, overwrite: bool, resumed: bool) -> b
     if overwrite:
         return False
     header = ledger.read_header(final)
-    found = f" from something else ({_differing(header['parts'], work.parts)})" if header else ""
+    found = ""
+    if header:
+        found = f" from other weights or settings ({_differing(header['parts'], work.parts)})"
     raise InputError(f"{final}: exists already{found}; give --overwrite to replace it")
 
 

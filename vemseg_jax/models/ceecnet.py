@@ -24,7 +24,7 @@ class _XNetConfig:
     """What the three networks can vary in.
 
     Attributes:
-      in_channels: of the image.
+      in_channels: channels of the image.
       num_classes: output channels.
       exclusive: the classes exclude each other, background first: softmax, as the reference does
         with more than one class. Otherwise each is a sigmoid of its own.

@@ -11,7 +11,13 @@ from vemseg_jax.models import layers
 
 @dataclasses.dataclass(unsafe_hash=True)
 class ResUNetConfig:
-    """ResUNet; 32,974,401 parameters with the reference's filters."""
+    """ResUNet; 32,974,401 parameters with the reference's filters.
+
+    Attributes:
+      in_channels: channels of the image.
+      num_classes: output channels, a sigmoid each.
+      filters: channels of the levels, the finest first.
+    """
 
     in_channels: int = 1
     num_classes: int = 1

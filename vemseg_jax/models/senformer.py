@@ -29,11 +29,11 @@ class SenFormerConfig:
     """SenFormer; 141,785,050 parameters with "tiny", 163,102,954 with "small".
 
     Attributes:
-      in_channels: of the image.
+      in_channels: channels of the image.
       num_classes: classes that exclude each other, background first.
       backbone: Swin "tiny", "small" or "base" ("nano" for trials).
       features: channels of neck and learners.
-      heads: of their attentions.
+      heads: number of heads of their attentions.
       branch_depth: decoder blocks of each learner.
       drop_path: share of residual branches dropped in the last block of the backbone while
         training; negative takes the reference's, 0.3 for "tiny" and 0.2 for the larger ones.
@@ -244,7 +244,7 @@ class SenFormer(nn.Module):
 
 
 def make_senformer(config: SenFormerConfig, dtype: layers.Dtype) -> SenFormer:
-    """SenFormer of the study."""
+    """SenFormer of the paper."""
     if config.backbone not in BACKBONES:
         raise InputError(
             f"--config.model.backbone is {config.backbone!r}; "

@@ -14,7 +14,12 @@ from vemseg_jax.models.smp_decoder import DecoderBlock, segmentation_head
 class SmpUNetConfig:
     """U-Net on a ResNet encoder; 24,430,097 parameters with ResNet-34 at depth 5.
 
-    Attributes: as in `UNetPlusPlusConfig`.
+    Attributes:
+      in_channels: channels of the image.
+      num_classes: output channels, a sigmoid each.
+      encoder: the encoder, "resnet18" or "resnet34".
+      encoder_depth: number of times the encoder halves the size, 3 to 5.
+      decoder_channels: channels of the decoder's levels, deepest first, one per halving.
     """
 
     in_channels: int = 1

@@ -16,7 +16,12 @@ class SmallUNetConfig:
     """U-Net with 3 levels; 269,009 parameters at 16 base channels.
 
     Attributes:
-      levels: how often the size is halved, at least once.
+      in_channels: channels of the image.
+      num_classes: output channels, a sigmoid each.
+      base_channels: channels of the first level; each level down has twice as many, the last
+        one the same number where `bilinear` is on.
+      bilinear: enlarge maps by bilinear interpolation; otherwise by transposed convolutions.
+      levels: number of times the size is halved, at least once.
     """
 
     in_channels: int = 1
@@ -31,7 +36,13 @@ class UNetConfig:
     """U-Net with 4 levels and a tanh head; 17,266,306 parameters at 64 base channels.
 
     Attributes:
-      levels: how often the size is halved, at least once.
+      in_channels: channels of the image.
+      num_classes: output channels, a sigmoid each.
+      base_channels: channels of the first level; each level down has twice as many, the last
+        one the same number where `bilinear` is on.
+      bilinear: enlarge maps by bilinear interpolation; otherwise by transposed convolutions.
+      tanh_head: add a second output, passed through tanh, as the reference has.
+      levels: number of times the size is halved, at least once.
     """
 
     in_channels: int = 1

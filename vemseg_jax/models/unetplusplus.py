@@ -15,16 +15,16 @@ from vemseg_jax.resize import upsample2x
 class UNetPlusPlusConfig:
     """UNet++; 26,072,337 parameters with ResNet-34 at depth 5.
 
-    At depth 3 with decoder channels (128, 64, 16), the study's semi-supervised configuration, it
+    At depth 3 with decoder channels (128, 64, 16), the paper's semi-supervised configuration, it
     has 2,017,937: the reference's 21,954,705 count encoder stages that its forward pass never
     reaches.
 
     Attributes:
-      in_channels: of the image.
+      in_channels: channels of the image.
       num_classes: output channels, a sigmoid each.
-      encoder: "resnet18" or "resnet34".
-      encoder_depth: times the encoder halves the size, 3 to 5.
-      decoder_channels: of the decoder's levels, deepest first, one per halving.
+      encoder: the encoder, "resnet18" or "resnet34".
+      encoder_depth: number of times the encoder halves the size, 3 to 5.
+      decoder_channels: channels of the decoder's levels, deepest first, one per halving.
       deep_supervision: a head on every branch; their average is the prediction.
     """
 
@@ -71,7 +71,7 @@ class _Decoder(nn.Module):
 class UNetPlusPlus(nn.Module):
     """UNet++: a U-Net whose skips pass through nested decoders.
 
-    Source: Zhou et al. 2018, in the form of segmentation_models_pytorch 0.3.2, which the study
+    Source: Zhou et al. 2018, in the form of segmentation_models_pytorch 0.3.2, which the paper
     used. Sizes that are not multiples of `2 ** encoder_depth` are padded by repeating the edge
     and the result is cropped; the reference refuses them.
 
@@ -120,6 +120,6 @@ class UNetPlusPlus(nn.Module):
 
 
 def make_unetplusplus(config: UNetPlusPlusConfig, dtype: layers.Dtype) -> UNetPlusPlus:
-    """UNet++ of the study."""
+    """UNet++ of the paper."""
     resnet.check_encoder(config.encoder, config.encoder_depth, config.decoder_channels)
     return UNetPlusPlus(config=config, dtype=dtype)

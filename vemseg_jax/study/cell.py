@@ -25,7 +25,7 @@ SCORED = (
 
 
 def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
-    """Trains, predicts and scores what `spec` says; a stopped one goes on where it was.
+    """Trains, predicts and scores what `spec` says; one that was stopped continues.
 
     Args:
       folder: of the run.

@@ -1,4 +1,4 @@
-"""Whether claims of the study show in these runs, by paired differences."""
+"""Whether claims of the paper show in these runs, by paired differences."""
 
 import dataclasses
 import statistics
@@ -24,7 +24,7 @@ class Claim:
     """A claim and the paired differences that speak for it (positive) or against it.
 
     `differences` are those of each volume by its name; `of` says what differs. `left_out` counts
-    pairs of which a run failed or was not run. A `control` is no claim of the study's, but what
+    pairs of which a run failed or was not run. A `control` is no claim of the paper's, but what
     its claims have to be read against.
     """
 
@@ -99,7 +99,7 @@ def _claim(text: str, pairs: Pairs, **more: Any) -> Claim:
 
 
 def claims(study: Study, outcomes: Sequence[Outcome]) -> list[Claim]:
-    """Every claim of the study that these runs can speak to, controls beside them."""
+    """Every claim of the paper that these runs can speak to, controls beside them."""
     compared = by_comparison(outcomes)
     few, many = min(study.budgets), max(study.budgets)
 

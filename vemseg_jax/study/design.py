@@ -60,7 +60,7 @@ class Study:
       methods: see `Method`.
       seeds: of weights, crops and augmentation.
       joint: one network for all structures of a volume; otherwise one for each.
-      across: also train on all volumes but one, and score that one (section 3.2 of the study).
+      across: also train on all volumes but one, and score that one (section 3.2 of the paper).
       across_budget: labelled slices of each volume then.
       across_methods: names of the methods that are.
       ramp_end: where in a run of fixed length the cross loss of a pair has its full weight, as a

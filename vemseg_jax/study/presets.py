@@ -27,7 +27,7 @@ from vemseg_jax.study.design import Method, Study, StudyVolume
 PRESETS = ("smoke", "phantom_small", "hela", "paper")
 BUDGETS = (7, 10, 15, 25)
 STRUCTURES = ("nuclei", "nucleoli")
-# The study's methods: file of `configs/` and the method each would improve on.
+# The paper's methods: file of `configs/` and the method each would improve on.
 PAPER_METHODS = {
     "ResUNet": ("resunet", ""),
     "UNet++": ("unetplusplus", ""),
@@ -43,7 +43,7 @@ PAPER_METHODS = {
     "SSL-UNet++ + CutMix": ("ssl_unetplusplus_cutmix", "UNet++ depth 3"),
 }
 SHORT_NOTE = (
-    "These runs are small networks of {steps} steps; the study's are large ones of 22,500 to"
+    "These runs are small networks of {steps} steps; the paper's are large ones of 22,500 to"
     " 74,500 (--preset=paper). What does not show here may show there, and the other way round."
 )
 HELA_NOTE = (
@@ -188,7 +188,7 @@ def hela(output: Path, data: Path | None) -> Study:
 
 
 def paper(volumes: Sequence[str], configs: Path) -> Study:
-    """The study's schedule and methods on converted volumes, given as `NAME=PATH`."""
+    """The paper's schedule and methods on converted volumes, given as `NAME=PATH`."""
     found = tuple(_named_volume(text) for text in volumes)
     if not found:
         raise InputError("--volumes: missing; give converted volumes, --volumes=NAME=PATH,...")

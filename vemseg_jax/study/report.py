@@ -98,14 +98,14 @@ def _blocks(
         _state(outcomes),
         Heading("How the numbers were made"),
         Text(tuple(_conditions(study, outcomes)), is_list=True),
-        Heading("Claims of the study"),
+        Heading("Claims of the paper"),
         Text(tuple(claim.sentence() for claim in claims.claims(study, outcomes)), is_list=True),
         paragraph(
             "Differences are paired: same volume, structure, budget and seed. A claim shows where"
             " the 95 % interval (Student's t over the means of the volumes) lies above 0; its"
             " opposite shows where it lies below. Pairs of one volume share its slices and are no"
             " repetitions, so that fewer than three volumes have no interval. A control is no claim"
-            " of the study's: where more labels do not help, few that do as well say nothing."
+            " of the paper's: where more labels do not help, few that do as well say nothing."
         ),
         *_caveats(study),
         Table(
@@ -178,7 +178,7 @@ def _conditions(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
         "in prediction."
     )
     passes = {
-        "window": "in the study's sliding window (overlapping by three quarters, averaged)",
+        "window": "in the paper's sliding window (overlapping by three quarters, averaged)",
         "whole": "in one pass, or in the fewest windows where a network needs its crop's size",
     }
     lines.append(f"Slices are predicted at training scale {passes[study.prediction]}.")

@@ -35,7 +35,7 @@ NOTICE = "stopping after this step, to save it; once more stops at once"
 
 
 def train(config: ExperimentConfig, workdir: Path, *, tensorboard: bool = False) -> TrainState:
-    """Trains a network; started again with the same arguments it continues where it was.
+    """Trains a network; started again with the same arguments, it continues.
 
     Writes `config.json`, `log.jsonl` and `checkpoints/` into `workdir`.
 

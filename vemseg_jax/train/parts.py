@@ -54,7 +54,7 @@ def make_supervised_step(
     optimizer: optax.GradientTransformation,
     placement: Placement,
 ) -> Step:
-    """Of one network that learns from labelled crops alone."""
+    """Builds the supervised training step."""
     return make_step(
         model,
         optimizer,

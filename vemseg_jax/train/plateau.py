@@ -25,7 +25,7 @@ def observe(
     """The state after one validation.
 
     The rate drops after more than `patience` validations without a loss below (1 - threshold)
-    times the least. As in the study, whose code makes a new `ReduceLROnPlateau` at each drop, the
+    times the least. As in the paper, whose code makes a new `ReduceLROnPlateau` at each drop, the
     least loss is forgotten then and there is no cooldown.
 
     Args:

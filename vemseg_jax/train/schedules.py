@@ -77,7 +77,7 @@ def consistency_ramp(
     """Weight of the Cross Pseudo Supervision loss at each epoch.
 
     1e-5 up to epoch `start`, then linear from `first` there to `weight` at epoch `end`, constant
-    after it. `first` is 1e-5 in the study, 0.01 in its Dice variant for SenFormer.
+    after it. `first` is 1e-5 in the paper, 0.01 in its Dice variant for SenFormer.
 
     Args:
       epoch: number or array.
