@@ -1,4 +1,9 @@
-"""CEECNet V1 of the study on nuclei, for a GPU: 16 filters, depth 4, 512 crops."""
+"""CEECNet V1 of the study on nuclei, for a GPU: 16 filters, depth 4, 512 crops.
+
+network: CEECNet V1, 16 filters, depth 4
+parameters: 741,309
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     DataConfig,

@@ -1,4 +1,9 @@
-"""CEECNet V2 of the study on nuclei, for a GPU: 16 filters, depth 4, 512 crops."""
+"""CEECNet V2 of the study on nuclei, for a GPU: 16 filters, depth 4, 512 crops.
+
+network: CEECNet V2, 16 filters, depth 4
+parameters: 1,189,095
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     DataConfig,

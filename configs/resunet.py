@@ -1,4 +1,9 @@
-"""ResUNet of the study on nuclei, for a GPU: crops of 512 at training scale (2048 at 4x)."""
+"""ResUNet of the study on nuclei, for a GPU: crops of 512 at training scale (2048 at 4x).
+
+network: ResUNet
+parameters: 32,974,401
+meant for: GPU
+"""
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.models.resunet import ResUNetConfig

@@ -1,4 +1,9 @@
-"""SenFormer of the study on nuclei, for a GPU: Swin-T, 512 crops."""
+"""SenFormer of the study on nuclei, for a GPU: Swin-T, 512 crops.
+
+network: SenFormer, Swin-T
+parameters: 141,785,050
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     DataConfig,

@@ -1,4 +1,9 @@
-"""UNet++ of the study on nuclei, for a GPU: ResNet-34 at depth 5, 512 crops."""
+"""UNet++ of the study on nuclei, for a GPU: ResNet-34 at depth 5, 512 crops.
+
+network: UNet++, ResNet-34 at depth 5
+parameters: 26,072,337
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     DataConfig,

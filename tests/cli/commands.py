@@ -10,8 +10,8 @@ from absl import flags
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-# Program -> module.
-COMMANDS = {name: target.partition(":")[0] for name, target in SCRIPTS.items()}
+# Program -> module; without `vemseg`, which has no flags and starts the others.
+COMMANDS = {name: at.partition(":")[0] for name, at in SCRIPTS.items() if name != "vemseg"}
 
 
 @contextlib.contextmanager
