@@ -1,4 +1,9 @@
-"""Nuclei of the HeLa SBF-SEM volume from 7 labelled slices, ResUNet at a size for 2 CPU cores."""
+"""Nuclei of the HeLa SBF-SEM volume from 7 labelled slices, ResUNet at a size for 2 CPU cores.
+
+network: ResUNet, a quarter of the width
+parameters: 2,065,809
+meant for: CPU
+"""
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.models.resunet import ResUNetConfig

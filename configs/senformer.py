@@ -1,4 +1,9 @@
-"""SenFormer of the paper on nuclei, for a GPU: Swin-T, 512 crops."""
+"""SenFormer of the paper on nuclei, for a GPU: Swin-T, 512 crops.
+
+network: SenFormer, Swin-T
+parameters: 141,785,050
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     DataConfig,
@@ -22,6 +27,6 @@ def get_config() -> ExperimentConfig:
             warmup_steps=1500,
             clip_norm=0.1,
         ),
-        # 750 epochs of 64 crops for each of 7 labelled slices, as in the paper.
+        # 750 epochs of 64 crops for each of 7 labelled slices, as in the study.
         train=TrainConfig(batch_size=8, steps=42_000, eval_every=1000, checkpoint_every=1000),
     )

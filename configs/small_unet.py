@@ -1,4 +1,9 @@
-"""SmallUNet on nuclei: 269,009 parameters, about half an hour on two CPU cores."""
+"""SmallUNet on nuclei: about half an hour on two CPU cores.
+
+network: U-Net, 3 levels, 16 channels
+parameters: 269,009
+meant for: CPU
+"""
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.models.unet import SmallUNetConfig

@@ -1,4 +1,9 @@
-"""Cross Pseudo Supervision of two ResUNet: the paper's settings, for a GPU."""
+"""Cross Pseudo Supervision of two ResUNet: the study's settings, for a GPU.
+
+network: two ResUNet, semi-supervised
+parameters: 2 x 32,974,401
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

@@ -1,4 +1,9 @@
-"""Cross Pseudo Supervision with CutMix of two ResUNet: the paper's settings, for a GPU."""
+"""Cross Pseudo Supervision with CutMix of two ResUNet: the study's settings, for a GPU.
+
+network: two ResUNet, semi-supervised with CutMix
+parameters: 2 x 32,974,401
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

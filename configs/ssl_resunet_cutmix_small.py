@@ -1,4 +1,9 @@
-"""Cross Pseudo Supervision with CutMix of two small networks (ResUNet), minutes on 2 CPU cores."""
+"""Cross Pseudo Supervision with CutMix of two small networks (ResUNet), minutes on 2 CPU cores.
+
+network: two small ResUNet, semi-supervised with CutMix
+parameters: 2 x 822,737
+meant for: CPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

@@ -1,4 +1,9 @@
-"""Cross Pseudo Supervision of two UNet++, ResNet-34 at depth 3: the paper's settings, for a GPU."""
+"""Cross Pseudo Supervision of two UNet++, ResNet-34 at depth 3: the study's settings, for a GPU.
+
+network: two UNet++, ResNet-34 at depth 3, semi-supervised
+parameters: 2 x 2,017,937
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

@@ -1,4 +1,9 @@
-"""CPS with CutMix of two UNet++ (ResNet-34, depth 3): the paper's settings, for a GPU."""
+"""CPS with CutMix of two UNet++ (ResNet-34, depth 3): the study's settings, for a GPU.
+
+network: two UNet++, ResNet-34 at depth 3, semi-supervised with CutMix
+parameters: 2 x 2,017,937
+meant for: GPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

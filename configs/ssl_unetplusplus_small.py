@@ -1,4 +1,9 @@
-"""Cross Pseudo Supervision of two small networks (UNet++), minutes on 2 CPU cores."""
+"""Cross Pseudo Supervision of two small networks (UNet++), minutes on 2 CPU cores.
+
+network: two small UNet++, semi-supervised
+parameters: 2 x 1,007,121
+meant for: CPU
+"""
 
 from vemseg_jax.config import (
     CPSConfig,

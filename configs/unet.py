@@ -1,4 +1,9 @@
-"""U-Net of the reference on nuclei, for a GPU: crops of 512 at training scale (2048 at 4x)."""
+"""U-Net of the reference on nuclei, for a GPU: crops of 512 at training scale (2048 at 4x).
+
+network: U-Net, 4 levels, 64 channels
+parameters: 17,266,241
+meant for: GPU
+"""
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
 from vemseg_jax.models.unet import UNetConfig

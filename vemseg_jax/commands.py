@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 WIDTH = 100
+# The program whose sub-commands are all others: `vemseg train` is `vemseg-train`.
+ENTRY = "vemseg"
 _INDENT = " " * 4
 # Within double quotes a shell takes these for more than themselves.
 _NOT_IN_QUOTES = set('"$`\\!')
@@ -18,8 +20,15 @@ def program(name: str) -> str:
     """How a program of this package, such as "vemseg-train", is started from the current folder.
 
     Its plain name where a shell finds the one of this installation by it; else its path; else
-    Python with the module, where no program is installed.
+    Python with the module, where no program is installed. Where this process was started as
+    `vemseg COMMAND`, that form: `vemseg train`.
     """
+    if Path(sys.argv[0]).name.startswith(f"{ENTRY} "):
+        return f"{_program(ENTRY)} {name.removeprefix(f'{ENTRY}-')}"
+    return _program(name)
+
+
+def _program(name: str) -> str:
     folders = [os.path.dirname(os.path.abspath(p)) for p in (sys.argv[0], sys.executable) if p]
     on_path = shutil.which(name)
     for folder in folders:
@@ -31,7 +40,7 @@ def program(name: str) -> str:
         return quoted(shown(path))
     if on_path is not None:
         return name
-    module = name.removeprefix("vemseg-").replace("-", "_")
+    module = "main" if name == ENTRY else name.removeprefix(f"{ENTRY}-").replace("-", "_")
     return f"{quoted(shown(sys.executable))} -m vemseg_jax.cli.{module}"
 
 

@@ -1,5 +1,8 @@
 """The one exception that a user's input can cause."""
 
+# With which the binaries exit then.
+INPUT_ERROR_STATUS = 2
+
 
 class InputError(ValueError):
     """Input that cannot be used: a file, a flag or a configuration value.

@@ -10,8 +10,8 @@ from absl import flags
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-# Program -> module.
-COMMANDS = {name: target.partition(":")[0] for name, target in SCRIPTS.items()}
+# Program -> module; without `vemseg`, which has no flags and starts the others.
+COMMANDS = {name: at.partition(":")[0] for name, at in SCRIPTS.items() if name != "vemseg"}
 
 
 @contextlib.contextmanager
@@ -23,13 +23,13 @@ def loaded(name):
     by_module = {m: list(f) for m, f in flags.FLAGS.flags_by_module_dict().items()}
     for n in ours:
         delattr(flags.FLAGS, n)
-    kept = {n: sys.modules.pop(n) for n in list(sys.modules) if n.startswith("vemseg_jax.cli")}
+    kept = {n: sys.modules.pop(n) for n in list(sys.modules) if n.startswith("vemseg_jax.cli.")}
     try:
         yield importlib.import_module(module)
     finally:
         for n in [n for n in flags.FLAGS if _is_ours(n)]:
             delattr(flags.FLAGS, n)
-        for n in [n for n in sys.modules if n.startswith("vemseg_jax.cli")]:
+        for n in [n for n in sys.modules if n.startswith("vemseg_jax.cli.")]:
             del sys.modules[n]
         sys.modules.update(kept)
         for m, defined in by_module.items():

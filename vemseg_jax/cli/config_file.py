@@ -2,8 +2,6 @@
 
 import dataclasses
 import difflib
-import importlib.machinery
-import importlib.util
 import re
 import sys
 import traceback
@@ -14,6 +12,7 @@ from absl import flags
 from ml_collections.config_flags import config_flags
 
 from vemseg_jax.config import ExperimentConfig
+from vemseg_jax.configs import load_module
 
 _RIGHT = (
     "give a Python file whose get_config() returns an ExperimentConfig, such as configs/unet.py"
@@ -39,7 +38,7 @@ class Parser(config_flags.ConfigFileFlagParser):
             found = "is a folder" if Path(file).is_dir() else "no such file"
             raise ConfigFileError(f"{could_not}: {found}; {_RIGHT}")
         try:
-            config = _load(file).get_config(*argument)
+            config = load_module(file).get_config(*argument)
         except Exception as error:  # the file is code: anything can come out of it
             raise ConfigFileError(f"{could_not}: {_place(error, file)}{_said(error)}") from error
         if not isinstance(config, ExperimentConfig):
@@ -47,19 +46,6 @@ class Parser(config_flags.ConfigFileFlagParser):
             raise ConfigFileError(f"{could_not}: {found}; {_RIGHT}")
         _check_overrides(config, self.name)
         return config
-
-
-def _load(file: str) -> Any:
-    """The file as a module."""
-    spec = importlib.util.spec_from_loader(
-        "config", importlib.machinery.SourceFileLoader("config", file)
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses that a configuration defines look their module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _place(error: BaseException, file: str) -> str:

@@ -1,11 +1,31 @@
 """The `--config` flag of binaries that need a whole experiment."""
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
+from vemseg_jax import configs
 from vemseg_jax.cli.config_file import Parser
 from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.errors import InputError
+
+
+class ListFlag(flags.BooleanFlag):
+    """Prints the table of experiments as soon as it is met, and ends the process.
+
+    So it needs none of the flags that are required, as `--help` does not.
+    """
+
+    def __init__(self, name: str, text: str):
+        super().__init__(name, False, text)
+
+    def parse(self, argument: str | bool) -> None:
+        """Prints and exits with status 0 where the flag is on."""
+        super().parse(argument)
+        if self.value:
+            print(configs.table())
+            sys.exit(0)
 
 
 def define_config() -> flags.FlagHolder:

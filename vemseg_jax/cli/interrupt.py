@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM in the binaries: the first ends them in order, the second at once."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,7 +22,8 @@ ECHO_SECONDS = 0.1
 
 def is_command() -> bool:
     """Whether this process is one of the binaries, not one that imports them."""
-    return Path(sys.argv[0]).name.startswith("vemseg-") or (
+    # "vemseg", "vemseg-train", or what `main` makes of `vemseg train`.
+    return re.split("[- ]", Path(sys.argv[0]).name)[0] == commands.ENTRY or (
         # So it is while `python -m` imports what its module is in.
         (sys.argv[0] == "-m" or sys.argv[0].endswith(".py"))
         and any(argument.startswith("vemseg_jax.cli.") for argument in sys.orig_argv[1:])
@@ -115,7 +117,7 @@ def _watch(pipe: int) -> None:
 def command() -> str:
     """What the user typed, to type it again."""
     name, *arguments = sys.argv
-    first = commands.program(Path(name).name)
+    first = commands.program(Path(name).name.replace(" ", "-", 1))
     if name == "-m" or name.endswith(".py"):
         # Started by `python -m`.
         first, arguments = commands.quoted(commands.shown(sys.executable)), sys.orig_argv[1:]

@@ -3,7 +3,7 @@
 from absl import flags, logging
 
 from vemseg_jax.cli import app
-from vemseg_jax.cli.experiment import define_config, experiment
+from vemseg_jax.cli.experiment import ListFlag, define_config, experiment
 from vemseg_jax.commands import command, shown
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
@@ -15,8 +15,9 @@ _WORKDIR = flags.DEFINE_string(
 _TENSORBOARD = flags.DEFINE_bool(
     "tensorboard", False, "Also write TensorBoard event files (extra: tensorboard)."
 )
-
-
+flags.DEFINE_flag(
+    ListFlag("list_configs", "Print the experiments of this package, for --config, and stop.")
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     False,

@@ -12,6 +12,9 @@ from vemseg_jax.infer.outputs import DISAGREEMENT, MASK
 from vemseg_jax.models import pair
 from vemseg_jax.resize import enlarge
 
+# Probabilities as the network gives them; those that are stored are rounded to 0 to 255.
+EXACT_PROBABILITY = "exact_probability"
+
 
 @functools.partial(
     jax.jit,
@@ -27,7 +30,7 @@ def decide(
     exclusive: bool,
     quantities: tuple[str, ...],
 ) -> dict[str, jax.Array]:
-    """From probabilities `[s, h, w, c]` to what is stored, see `Work.predict`.
+    """From probabilities `[s, h, w, c]` to what is stored, see `BlockPrediction.predict`.
 
     Args:
       prob: of one network, or with `both` the channels of the first and then of the second.
@@ -37,7 +40,8 @@ def decide(
       prediction: of two networks, which one predicts.
       both: whether there are two.
       exclusive: whether classes exclude each other, background first.
-      quantities: "mask", "probability", "disagreement": those wanted.
+      quantities: those wanted: "mask", "probability" and "disagreement", uint8, and
+        "exact_probability", float32 in [0, 1].
     """
     if enlarged is not None:
         (y0, y1), (x0, x1) = enlarged
@@ -55,4 +59,6 @@ def decide(
             results[quantity] = jnp.round(255 * jnp.clip(value[..., first:], 0, 1)).astype(
                 jnp.uint8
             )
+    if EXACT_PROBABILITY in quantities:
+        results[EXACT_PROBABILITY] = jnp.clip(prob[..., first:], 0, 1).astype(jnp.float32)
     return results

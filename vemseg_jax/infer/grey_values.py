@@ -68,10 +68,15 @@ class GreyValues:
         factor = self.own.std / self.trained.std
         return moved > MEAN_MOVED or not 1 / CONTRAST_CHANGED <= factor <= CONTRAST_CHANGED
 
-    def lines(self) -> list[str]:
-        """For the log: what is done, and a warning where the statistics differ by much."""
+    def lines(self, *, what: str = "volume", option: str = "--normalization") -> list[str]:
+        """For the log: what is done, and a warning where the statistics differ by much.
+
+        Args:
+          what: has these grey values.
+          option: by which the user chooses.
+        """
         by = {
-            VOLUME: f"by the volume's own {_said(self.own)}",
+            VOLUME: f"by the {what}'s own {_said(self.own)}",
             TRAINING: f"by the training's {_said(self.trained)}",
             SLICE: "by each slice's own mean and deviation",
         }
@@ -79,18 +84,18 @@ class GreyValues:
         if not self.differ:
             return lines
         found = (
-            f"warning: the volume's grey values ({_said(self.own)}) are far from those of the"
+            f"warning: the {what}'s grey values ({_said(self.own)}) are far from those of the"
             f" training ({_said(self.trained)})"
         )
         if self.kind == TRAINING:
             advice = (
-                "the network gets what it has never seen; --normalization=volume brings them to"
+                f"the network gets what it has never seen; {option}=volume brings them to"
                 " the same mean and deviation"
             )
         else:
             advice = (
                 "look at a few slices of the result; where brightness and contrast are the same"
-                " and only what the slices show differs, --normalization=training is right"
+                f" and only what the slices show differs, {option}=training is right"
             )
         return [*lines, f"{found}: {advice}"]
 

@@ -3,7 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from vemseg_jax.data.volume import TRAINING
+from vemseg_jax.config import PRECISIONS, PREDICTIONS
+from vemseg_jax.data.volume import FULL, TRAINING
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method
@@ -45,10 +46,18 @@ class PredictOptions:
     def check(self) -> None:
         """Raises InputError for values that cannot be used."""
         self.method.check()
-        if self.normalization not in NORMALIZATIONS:
-            raise InputError(
-                f"--normalization={self.normalization}: must be one of {', '.join(NORMALIZATIONS)}"
-            )
+        for flag, found, allowed in (
+            ("normalization", self.normalization, NORMALIZATIONS),
+            ("resolution", self.resolution, (TRAINING, FULL)),
+            ("prediction", self.prediction, (None, *PREDICTIONS)),
+            ("precision", self.precision, (None, *PRECISIONS)),
+        ):
+            if found not in allowed:
+                choices = ", ".join(filter(None, allowed))
+                raise InputError(f"--{flag}={found}: must be one of {choices}")
+        for flag, number in (("batch_size", self.batch_size), ("block_slices", self.block_slices)):
+            if number is not None and number < 1:
+                raise InputError(f"--{flag}={number}: give at least 1")
 
 
 @dataclasses.dataclass(frozen=True)

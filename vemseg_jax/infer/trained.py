@@ -144,6 +144,8 @@ def load_trained(workdir: Path, which: str | None) -> Trained:
     Raises:
       InputError: no checkpoint, or one whose weights do not fit the network it names.
     """
+    if which not in (None, BEST, LATEST):
+        raise InputError(f"--which={which}: must be one of {BEST}, {LATEST}")
     checkpoints = open_checkpoints(workdir)
     with checkpoints:
         which = which or (BEST if checkpoints.step(BEST) is not None else LATEST)

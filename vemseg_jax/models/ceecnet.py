@@ -6,6 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import layers
@@ -159,14 +160,14 @@ class _Features(nn.Module):
 
 
 class XNet(nn.Module):
-    """FracTAL ResNet or CEECNet with the multitask head.
+    """What `FracTALResNet` and `CEECNetV1`, `CEECNetV2` share: all but their unit.
 
     Source: Diakogiannis et al. 2021, as used by Pagano et al. 2023.
     """
 
     config: Any
     unit: Callable[..., nn.Module]
-    dtype: layers.Dtype
+    dtype: layers.Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
@@ -241,10 +242,22 @@ def _check(config: _XNetConfig, *, smallest_share: int) -> None:
         )
 
 
-def make_fractal_resnet(config: FractalResNetConfig, dtype: layers.Dtype) -> XNet:
+class FracTALResNet(XNet):
+    """FracTAL ResNet with the multitask head: mask, boundary and distance.
+
+    Source: Diakogiannis et al. 2021, as used by Pagano et al. 2023. Input and outputs as in
+    `XNet.__call__`: `[b, h, w, in_channels]` to `prob`, `logits`, `boundary` and `distance`,
+    `[b, h, w, num_classes]`.
+    """
+
+    config: FractalResNetConfig
+    unit: Callable[..., nn.Module] = FractalResNetUnit
+
+
+def make_fractal_resnet(config: FractalResNetConfig, dtype: layers.Dtype) -> FracTALResNet:
     """FracTAL ResNet."""
     _check(config, smallest_share=1)
-    return XNet(config=config, unit=FractalResNetUnit, dtype=dtype)
+    return FracTALResNet(config=config, dtype=dtype)
 
 
 def _unit_v1(*arguments: Any, name: str) -> CEECUnit:
@@ -255,13 +268,27 @@ def _unit_v2(*arguments: Any, name: str) -> CEECUnit:
     return CEECUnit(2, *arguments, name=name)
 
 
-def make_ceecnet_v1(config: CEECNetV1Config, dtype: layers.Dtype) -> XNet:
+class CEECNetV1(XNet):
+    """CEECNet with the first unit; input and outputs as those of `FracTALResNet`."""
+
+    config: CEECNetV1Config
+    unit: Callable[..., nn.Module] = _unit_v1
+
+
+class CEECNetV2(XNet):
+    """CEECNet with the second unit; input and outputs as those of `FracTALResNet`."""
+
+    config: CEECNetV2Config
+    unit: Callable[..., nn.Module] = _unit_v2
+
+
+def make_ceecnet_v1(config: CEECNetV1Config, dtype: layers.Dtype) -> CEECNetV1:
     """CEECNet V1."""
     _check(config, smallest_share=4)
-    return XNet(config=config, unit=_unit_v1, dtype=dtype)
+    return CEECNetV1(config=config, dtype=dtype)
 
 
-def make_ceecnet_v2(config: CEECNetV2Config, dtype: layers.Dtype) -> XNet:
+def make_ceecnet_v2(config: CEECNetV2Config, dtype: layers.Dtype) -> CEECNetV2:
     """CEECNet V2."""
     _check(config, smallest_share=4)
-    return XNet(config=config, unit=_unit_v2, dtype=dtype)
+    return CEECNetV2(config=config, dtype=dtype)

@@ -113,3 +113,26 @@ def create_model(config: ModelConfig, *, dtype: Any = jnp.float32) -> nn.Module:
     """
     # A copy of its own: flax hashes modules, and configurations can be edited.
     return MODELS[model_name(config)].make(dataclasses.replace(config), dtype)
+
+
+def names() -> list[str]:
+    """The names of all networks, for `create`, sorted."""
+    return sorted(MODELS)
+
+
+def create(name: str, *, dtype: Any = jnp.float32, **options: Any) -> nn.Module:
+    """Builds a network by its name, such as `create("resunet", num_classes=2)`.
+
+    Args:
+      name: one of `names()`.
+      dtype: the type of activations and products; parameters and statistics stay float32.
+      **options: over the defaults of the network's configuration, such as `in_channels`,
+        `num_classes` or `filters`; the attributes of its configuration class.
+
+    Returns:
+      As `create_model`.
+
+    Raises:
+      InputError: unknown name or option, with the choices; options that clash.
+    """
+    return create_model(model_config(name, **options), dtype=dtype)

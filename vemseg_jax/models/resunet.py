@@ -63,6 +63,9 @@ class ResUNet(nn.Module):
     Departs from the paper: one level more, 3 x 3 shortcuts with BatchNorm, transposed
     convolutions. Sizes that are not multiples of `2 ** (len(filters) - 1)` are padded by
     repeating the edge and the result is cropped; the reference refuses them.
+
+    Input `image: [b, h, w, in_channels]` float32, normalised grey values; outputs `prob` in [0, 1]
+    and `logits`, `[b, h, w, num_classes]` float32.
     """
 
     config: ResUNetConfig

@@ -200,6 +200,10 @@ class SenFormer(nn.Module):
     Source: Bousselham et al. 2021, "Efficient self-ensemble for semantic segmentation", as used
     by Pagano et al. 2023. The reference's ensemble is the *sum* of the learners' softmaxes, in
     [0, 4]; it is kept as `ensemble`, and `prob` is their mean.
+
+    Input `image: [b, h, w, in_channels]` float32, normalised grey values; outputs `prob` in [0, 1]
+    and `logits`, `[b, h, w, num_classes]` float32, background first,
+    and what the learners say.
     """
 
     config: SenFormerConfig

@@ -35,6 +35,9 @@ class SmpUNet(nn.Module):
     Source: Ronneberger et al. 2015, in the form of segmentation_models_pytorch 0.3.2. Sizes that
     are not multiples of `2 ** encoder_depth` are padded by repeating the edge and the result is
     cropped; the reference refuses them.
+
+    Input `image: [b, h, w, in_channels]` float32, normalised grey values; outputs `prob` in [0, 1]
+    and `logits`, `[b, h, w, num_classes]` float32.
     """
 
     config: SmpUNetConfig

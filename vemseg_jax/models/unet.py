@@ -97,6 +97,9 @@ class UNet(nn.Module):
     Source: Ronneberger et al. 2015, with BatchNorm and padded convolutions, as used by Pagano
     et al. 2023. Departs from the paper: same-size output, half the channels at the bottom when
     `bilinear`.
+
+    Input `image: [b, h, w, in_channels]` float32, normalised grey values; outputs `prob` in [0, 1]
+    and `logits`, `[b, h, w, num_classes]` float32, and `tanh` with a tanh head.
     """
 
     config: SmallUNetConfig | UNetConfig

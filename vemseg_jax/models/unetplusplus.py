@@ -77,6 +77,10 @@ class UNetPlusPlus(nn.Module):
 
     With `deep_supervision` each branch X(0, 1) to X(0, L) has a head. The nodes of the inner
     branches lie at half the image's size here, so their logits are doubled bilinearly.
+
+    Input `image: [b, h, w, in_channels]` float32, normalised grey values; outputs `prob` in [0, 1]
+    and `logits`, `[b, h, w, num_classes]` float32; with `deep_supervision`
+    the logits of every branch too.
     """
 
     config: UNetPlusPlusConfig
