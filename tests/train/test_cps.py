@@ -10,8 +10,8 @@ import pytest
 
 from tests.models.test_models import CLASSES, SMALL
 from vemseg_jax.config import LossConfig, OptimizerConfig
-from vemseg_jax.data.cutmix import draw_masks
-from vemseg_jax.data.input_pipeline import Batch
+from vemseg_jax.data.crops.cutmix import draw_masks
+from vemseg_jax.data.crops.input_pipeline import Batch
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.initial import initial_variables
 from vemseg_jax.models.layers import BatchNorm

@@ -16,7 +16,7 @@ from vemseg_jax.cli.flag_errors import flag_message
 from vemseg_jax.cli.help import WORDS as HELP_WORDS
 from vemseg_jax.cli.help import help_text, wants_help
 from vemseg_jax.cli.log_lines import LogLines
-from vemseg_jax.data.failures import machine_fault
+from vemseg_jax.data.store.failures import machine_fault
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 

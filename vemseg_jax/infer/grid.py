@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from vemseg_jax.data.volume import CHUNK
+from vemseg_jax.data.store.volume import CHUNK
 from vemseg_jax.infer.windows import Box, Pair
 
 # Slices that are predicted together hold about so many pixels of the training scale.

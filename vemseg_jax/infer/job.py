@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from vemseg_jax.data.volume import TRAINING
+from vemseg_jax.data.store.volume import TRAINING
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.label_layout import EXTRA, EXTRA_STEP, LabelLayout
-from vemseg_jax.data.label_writer import PREDICTION, PROBABILITY, default_fill_value
-from vemseg_jax.data.preprocessing import downsample_image, downsample_label
-from vemseg_jax.data.volume import FULL, LABELS, PARTIAL_SUFFIX, TRAINING, Volume, open_array
+from vemseg_jax.data.store.downsample import downsample_image, downsample_label
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.label_layout import EXTRA, EXTRA_STEP, LabelLayout
+from vemseg_jax.data.store.label_writer import PREDICTION, PROBABILITY, default_fill_value
+from vemseg_jax.data.store.volume import FULL, LABELS, PARTIAL_SUFFIX, TRAINING, Volume, open_array
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grid import Block, BlockGrid
 from vemseg_jax.infer.windows import Box

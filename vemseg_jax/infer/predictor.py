@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling, windows
 from vemseg_jax.infer.trained import Trained, prediction_apply

@@ -15,8 +15,8 @@ import numpy as np
 import vemseg_jax
 from vemseg_jax.accelerator import check_device
 from vemseg_jax.config import plain
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.volume import FULL, TRAINING, Volume, array_path, open_volume
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume, array_path, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
 from vemseg_jax.infer.decide import decide

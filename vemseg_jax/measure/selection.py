@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data.label_writer import PROBABILITY
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, TRAINING, Volume
+from vemseg_jax.data.store.label_writer import PROBABILITY
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume
 from vemseg_jax.errors import InputError
 
 # Bytes held per voxel of a slab and structure (grey labels, mask, ids within the slab and of the

@@ -8,8 +8,8 @@ from typing import Any
 
 from vemseg_jax.checkpoint import BEST, FOLDER, LATEST
 from vemseg_jax.config import ExperimentConfig, completed, differences, plain
-from vemseg_jax.data.atomic import lock, unlock, write_json
-from vemseg_jax.data.failures import reason
+from vemseg_jax.data.store.atomic import lock, unlock, write_json
+from vemseg_jax.data.store.failures import reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.metric_writer import LOG_NAME, TENSORBOARD
 from vemseg_jax.models import registry

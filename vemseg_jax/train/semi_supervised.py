@@ -11,10 +11,10 @@ import optax
 from absl import logging
 
 from vemseg_jax.config import CPSConfig, ExperimentConfig
-from vemseg_jax.data.cutmix import draw_masks, mixing_order
-from vemseg_jax.data.input_pipeline import Batch, Planes, make_batch
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.sampling import Crops
+from vemseg_jax.data.crops.cutmix import draw_masks, mixing_order
+from vemseg_jax.data.crops.input_pipeline import Batch, Planes, make_batch
+from vemseg_jax.data.crops.sampling import Crops
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.models import pair, registry
 from vemseg_jax.models.initial import initial_variables
 from vemseg_jax.parallel import ONE_DEVICE, Network, Placement

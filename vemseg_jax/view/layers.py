@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data import ome
-from vemseg_jax.data.colours import Rgb, unlike
-from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, PROBABILITY
-from vemseg_jax.data.preprocessing import FACTOR
-from vemseg_jax.data.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
+from vemseg_jax.data.store import ome
+from vemseg_jax.data.store.colours import Rgb, unlike
+from vemseg_jax.data.store.downsample import FACTOR
+from vemseg_jax.data.store.label_writer import ANNOTATION, PREDICTION, PROBABILITY
+from vemseg_jax.data.store.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.pyramid import Pyramid, cache, cached
 
