@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import vemseg_jax
+from vemseg_jax.compiled_programs import keep_compiled_programs
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -115,7 +116,6 @@ def _scores(evaluation: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the cell of a folder, which holds `spec.json`; leaves `result.json`."""
-    from vemseg_jax.cli.app import keep_compiled_programs
     from vemseg_jax.data.store.atomic import write_json
 
     keep_compiled_programs()
