@@ -9,7 +9,15 @@ import jax.numpy as jnp
 
 from vemseg_jax.config import plain
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import ceecnet, resunet, senformer, smp_unet, unet, unetplusplus
+from vemseg_jax.models import (
+    ceecnet,
+    fractal_resnet,
+    resunet,
+    senformer,
+    smp_unet,
+    unet,
+    unetplusplus,
+)
 
 # One of the configuration dataclasses in `MODELS`.
 ModelConfig = Any
@@ -32,7 +40,7 @@ MODELS: Mapping[str, Entry] = {
     "unetplusplus": Entry(
         unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, equivariant=True
     ),
-    "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
+    "fractal_resnet": Entry(fractal_resnet.FractalResNetConfig, fractal_resnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
     "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),
     "senformer": Entry(senformer.SenFormerConfig, senformer.make_senformer),
