@@ -148,7 +148,7 @@ def cutmix_passes(
 
 
 def _watch(taught: list[jax.Array], seen: jax.Array) -> Metrics:
-    """What shows that networks collapse: see `train.collapse`."""
+    """Metrics that show whether the networks collapse, see `train.semi_supervised`."""
     taught = [labels * seen for labels in taught]
     metrics = {"agreement": hard_dice(*taught)}
     for number, labels in enumerate(taught, 1):

@@ -29,7 +29,7 @@ def read_header(
     alone: bool = False,
     confirmed: bool = False,
 ) -> tiff.TiffHeader:
-    """As `tiff.read_header`, of a PNG file too.
+    """As `header.read_header`, of a PNG file too.
 
     Raises:
       InputError: the file cannot be used.
