@@ -25,20 +25,26 @@ ModelConfig = Any
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One registered network."""
+    """One registered network.
+
+    Attributes:
+      config: its configuration dataclass.
+      make: builds it from a configuration and the type of activations.
+      local: see `is_local`.
+    """
 
     config: type
     make: Callable[[Any, Any], nn.Module]
-    equivariant: bool = False
+    local: bool = False
 
 
 MODELS: Mapping[str, Entry] = {
-    "small_unet": Entry(unet.SmallUNetConfig, unet.make_unet, equivariant=True),
-    "unet": Entry(unet.UNetConfig, unet.make_unet, equivariant=True),
-    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, equivariant=True),
-    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, equivariant=True),
+    "small_unet": Entry(unet.SmallUNetConfig, unet.make_unet, local=True),
+    "unet": Entry(unet.UNetConfig, unet.make_unet, local=True),
+    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, local=True),
+    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, local=True),
     "unetplusplus": Entry(
-        unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, equivariant=True
+        unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, local=True
     ),
     "fractal_resnet": Entry(fractal_resnet.FractalResNetConfig, fractal_resnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
@@ -81,12 +87,12 @@ def is_exclusive(config: ModelConfig) -> bool:
     return getattr(config, "exclusive", False)
 
 
-def is_equivariant(config: ModelConfig) -> bool:
+def is_local(config: ModelConfig) -> bool:
     """Whether a pixel's result depends on its neighbourhood alone, not on the extent of the input.
 
-    So it is for the U-Nets, up to their stride; attention and pooling of the others span the input.
+    The U-Nets are local. The other networks are not: their attention and pooling span the input.
     """
-    return MODELS[model_name(config)].equivariant
+    return MODELS[model_name(config)].local
 
 
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ NARROW = {
 
 
 @pytest.mark.parametrize("name", NARROW)
-def test_only_the_neighbourhood_counts_in_equivariant_networks(name):
+def test_only_the_neighbourhood_counts_in_local_networks(name):
     config = registry.model_config(name, **NARROW[name])
     model = registry.create_model(config)
     variables = initial_variables(model, seed=0, channels=1)
@@ -34,4 +34,4 @@ def test_only_the_neighbourhood_counts_in_equivariant_networks(name):
         return jax.scipy.special.logit(model.apply(variables, x, train=False)["prob"])[:, -64:]
 
     difference = np.abs(np.asarray(apply(image)) - np.asarray(apply(changed))).max()
-    assert (difference == 0) == registry.is_equivariant(config)
+    assert (difference == 0) == registry.is_local(config)
