@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from vemseg_jax.data.store.colours import structure_of
+from vemseg_jax.data.store.label_names import structure_of
 from vemseg_jax.data.store.label_writer import ANNOTATION, PREDICTION
 from vemseg_jax.data.store.lineage import SAME_IMAGES
 from vemseg_jax.data.store.volume import FULL, IGNORE, TRAINING, Volume

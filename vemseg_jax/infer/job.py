@@ -3,12 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+from vemseg_jax.data.store.label_names import MASK_SUFFIX
 from vemseg_jax.data.store.volume import TRAINING
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method
-
-SUFFIX = "_pred"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,7 @@ class PredictOptions:
 
     resolution: str = TRAINING
     batch_size: int = 8
-    suffix: str = SUFFIX
+    suffix: str = MASK_SUFFIX
     prediction: str | None = None
     precision: str | None = None
     method: Method = dataclasses.field(default_factory=Method)

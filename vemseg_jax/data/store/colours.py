@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 from skimage.color import rgb2lab
 
+from vemseg_jax.data.store.label_names import structure_of
+
 Rgb = tuple[int, int, int]
 # Drawn and predicted, of unlike hues, also for the colour-blind; the first two are those of the
 # usual structures, others have one of the rest by their name.
@@ -17,16 +19,8 @@ PAIRS: tuple[tuple[Rgb, Rgb], ...] = (
     ((150, 220, 90), (170, 20, 40)),
 )
 _USUAL = ("nuclei", "nucleoli")
-PREDICTED = ("_pred", "_prob", "_disagreement")
 # Two colours that lie nearer in CIELAB look alike, as two blues do.
 ALIKE = 35.0
-
-
-def structure_of(name: str) -> str:
-    """The name of a label without what predictions add to it."""
-    for suffix in PREDICTED:
-        name = name.removesuffix(suffix)
-    return name
 
 
 def colour_of(name: str) -> Rgb:

@@ -12,6 +12,7 @@ from vemseg_jax.data.store import ome
 from vemseg_jax.data.store.atomic import AtomicDirectory, lock, unlock
 from vemseg_jax.data.store.downsample import downsample_label
 from vemseg_jax.data.store.label_layout import EXTRA, EXTRA_STEP, LabelLayout
+from vemseg_jax.data.store.label_names import MASK_SUFFIX, names_prediction
 from vemseg_jax.data.store.volume import (
     FULL,
     IGNORE,
@@ -166,8 +167,10 @@ def check_label_name(name: str, kind: str) -> None:
         )
     if (name == IGNORE) != (kind == IGNORE):
         raise InputError(f"label name {name!r}: {IGNORE!r} is reserved for the ignore mask")
-    if kind == ANNOTATION and name.endswith("_pred"):
-        raise InputError(f"label name {name!r}: names ending in _pred are kept for predictions")
+    if kind == ANNOTATION and names_prediction(name):
+        raise InputError(
+            f"label name {name!r}: names ending in {MASK_SUFFIX} are kept for predictions"
+        )
 
 
 def create_label(

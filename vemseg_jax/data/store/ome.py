@@ -7,8 +7,9 @@ from typing import Any
 from yaozarrs import v05
 
 from vemseg_jax.data.store.atomic import write_json
-from vemseg_jax.data.store.colours import colour_of, structure_of
+from vemseg_jax.data.store.colours import colour_of
 from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.label_names import structure_of
 from vemseg_jax.errors import InputError
 
 AXES = ("z", "y", "x")
