@@ -16,7 +16,7 @@ import vemseg_jax
 from vemseg_jax.accelerator import check_device
 from vemseg_jax.config import plain
 from vemseg_jax.data.store.failures import reason
-from vemseg_jax.data.store.volume import FULL, TRAINING, Volume, array_path, open_volume
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume, array_path, is_stored, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
 from vemseg_jax.infer.decide import decide
@@ -196,7 +196,7 @@ class Work:
     def _is_lost(self, z: int) -> bool:
         """Whether nothing is stored of a slice: chunks that are black throughout are not."""
         folder = self.volume.path / array_path(self.level, self.volume.downsample)
-        return not (folder / "c" / str(z) / "0" / "0").exists()
+        return not is_stored(folder, z)
 
     def _plan(self, block: Block) -> Any:
         box, halo = block.box, 0

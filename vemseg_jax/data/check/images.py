@@ -14,7 +14,7 @@ from vemseg_jax.data.store.failures import is_damage
 from vemseg_jax.data.store.normalization import slice_statistics
 from vemseg_jax.data.store.slice_list import slice_list
 from vemseg_jax.data.store.slices import read_slices
-from vemseg_jax.data.store.volume import FULL, TRAINING, Volume, array_path
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume, array_path, is_stored
 from vemseg_jax.errors import InputError
 
 SATURATED_SHARE = 0.05
@@ -23,11 +23,8 @@ LEAST_COMPARED = 3
 
 
 def missing_shards(array: Path, slices: Iterable[int]) -> list[int]:
-    """Slices of a stored array, one slice a file, that have no file.
-
-    A slice that holds the fill value only has none either.
-    """
-    return [z for z in slices if not (array / "c" / str(z) / "0" / "0").is_file()]
+    """Slices of an array on disk that have no file, see `is_stored`."""
+    return [z for z in slices if not is_stored(array, z)]
 
 
 def read_plane(array: ts.TensorStore, z: int, damaged: list[int]) -> np.ndarray | None:

@@ -117,6 +117,14 @@ def write_plane(array: ts.TensorStore, z: int, plane: np.ndarray) -> None:
         raise InputError(f"{path}: slice {z}: {reason(error, writing=True)}") from error
 
 
+def is_stored(array: Path, z: int) -> bool:
+    """Whether an array `[z, y, x]` on disk, one slice a file, has a file of slice `z`.
+
+    A slice that holds the fill value throughout has none.
+    """
+    return (array / "c" / str(z) / "0" / "0").is_file()
+
+
 def is_volume(path: Path) -> bool:
     """Whether `path` is a directory that this package wrote as a volume, of any format."""
     try:
