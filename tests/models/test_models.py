@@ -100,7 +100,7 @@ def test_output_has_the_inputs_size(name):
     )
     assert outputs["prob"].shape == outputs["logits"].shape == (2, *size, classes)
     assert outputs["prob"].dtype == jnp.float32
-    if registry.is_exclusive(config):
+    if config.exclusive:
         np.testing.assert_allclose(outputs["prob"].sum(-1), 1, atol=1e-6)
         np.testing.assert_allclose(outputs["prob"], jnp.exp(outputs["logits"]), atol=1e-6)
     else:

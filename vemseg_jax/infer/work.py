@@ -29,7 +29,7 @@ from vemseg_jax.infer.predictor import WINDOW, Predictor, describe, make_planner
 from vemseg_jax.infer.seen import Seen, seen_slices
 from vemseg_jax.infer.trained import Description, Trained, load_trained
 from vemseg_jax.infer.windows import grown
-from vemseg_jax.models.registry import is_exclusive, model_to_dict
+from vemseg_jax.models.registry import model_to_dict
 
 PIXEL_TOLERANCE = 0.2
 
@@ -236,7 +236,7 @@ class Work:
             factor=self.volume.downsample,
             prediction=description.prediction,
             both=self.job.options.disagreement,
-            exclusive=is_exclusive(description.model),
+            exclusive=description.model.exclusive,
             quantities=tuple(sorted({output.quantity for output in self.outputs})),
         )
 

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vemseg_jax.config import plain
+from vemseg_jax.config import ModelConfig, plain
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import (
     ceecnet,
@@ -18,9 +18,6 @@ from vemseg_jax.models import (
     unet,
     unetplusplus,
 )
-
-# One of the configuration dataclasses in `MODELS`.
-ModelConfig = Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Entry:
       local: see `is_local`.
     """
 
-    config: type
+    config: type[ModelConfig]
     make: Callable[[Any, Any], nn.Module]
     local: bool = False
 
@@ -80,11 +77,6 @@ def model_config(name: str, **options: Any) -> ModelConfig:
         )
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return MODELS[name].config(**options)
-
-
-def is_exclusive(config: ModelConfig) -> bool:
-    """Whether the classes exclude each other: softmax, background first."""
-    return getattr(config, "exclusive", False)
 
 
 def is_local(config: ModelConfig) -> bool:

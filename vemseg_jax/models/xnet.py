@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import layers
 from vemseg_jax.models.ceecnet_units import Fusion
@@ -20,7 +20,7 @@ UP_HEADS = ("deeper", "own")
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class XNetConfig:
+class XNetConfig(ModelConfig):
     """What the three networks can vary in.
 
     Attributes:
@@ -41,8 +41,6 @@ class XNetConfig:
       attention_depth: depth of the fractal Tanimoto similarity.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     exclusive: bool = False
     filters: int = 16
     depth: int = 4
@@ -112,7 +110,7 @@ class _Down(nn.Module):
 class _Features(nn.Module):
     """Encoder and decoder; returns its last and its first map."""
 
-    config: Any
+    config: XNetConfig
     unit: Callable[..., nn.Module]
     style: Style
 
@@ -149,7 +147,7 @@ class XNet(nn.Module):
     Source: Diakogiannis et al. 2021, as used by Pagano et al. 2023.
     """
 
-    config: Any
+    config: XNetConfig
     unit: Callable[..., nn.Module]
     dtype: layers.Dtype
 

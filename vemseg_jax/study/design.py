@@ -241,7 +241,7 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
     volumes = {volume.name: volume for volume in study.volumes}
     first, *others = (volumes[name] for name in cell.trained_on)
     config = study.method(cell.method).config
-    exclusive = registry.is_exclusive(config.model)
+    exclusive = config.model.exclusive
     model = dataclasses.replace(config.model, num_classes=len(cell.structures) + exclusive)
     slices: tuple[int, ...] = () if others else training_slices(first, cell.budget)
     data = dataclasses.replace(

@@ -10,6 +10,7 @@ from vemseg_jax.config import (
     CPSConfig,
     DataConfig,
     ExperimentConfig,
+    ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
@@ -55,7 +56,7 @@ HELA_NOTE = (
 
 
 def _small(
-    model: object, method: str, *, steps: int, crop: int, batch: int, rate: float
+    model: ModelConfig, method: str, *, steps: int, crop: int, batch: int, rate: float
 ) -> ExperimentConfig:
     """A run of minutes on two cores; a pair sees as many labelled crops a step as one network."""
     pair = method != "supervised"

@@ -128,7 +128,7 @@ def prepare(
             crop_size=config.data.crop_size,
             batch_size=options.batch_size,
             normalization=description.normalizations[0],
-            exclusive=registry.is_exclusive(config.model),
+            exclusive=config.model.exclusive,
         )
     start = initial_state(config, model, optimizer)
     state, best, score, owed = first_decides(
