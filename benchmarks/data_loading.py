@@ -36,12 +36,12 @@ from vemseg_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from vemseg_jax.data.input_pipeline import make_batch
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
-from vemseg_jax.data.sources import Batches
-from vemseg_jax.data.volume import open_volume
-from vemseg_jax.data.volume_writer import create_label, create_volume
+from vemseg_jax.data.crops.input_pipeline import make_batch
+from vemseg_jax.data.crops.sources import Batches
+from vemseg_jax.data.store.downsample import downsample_image, downsample_mask
+from vemseg_jax.data.store.normalization import Normalization
+from vemseg_jax.data.store.volume import open_volume
+from vemseg_jax.data.store.volume_writer import create_label, create_volume
 from vemseg_jax.models import registry
 from vemseg_jax.paths import local_path
 from vemseg_jax.train.batches import find_split, make_batches

@@ -23,7 +23,7 @@ from absl import app, flags
 from recording import record, spread
 
 from vemseg_jax.config import PRECISIONS
-from vemseg_jax.data.preprocessing import downsample_image
+from vemseg_jax.data.store.downsample import downsample_image
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.windows import STRIDE_SHARE, Planner, plan_whole, plan_windows
 from vemseg_jax.models import registry

@@ -17,7 +17,7 @@ import jax
 
 import vemseg_jax
 from vemseg_jax.config import ExperimentConfig
-from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.store.atomic import write_json
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 

@@ -22,7 +22,7 @@ from absl import app, flags
 from peers import has_peer
 from recording import load_config, load_result
 
-from vemseg_jax.data.atomic import write_json
+from vemseg_jax.data.store.atomic import write_json
 from vemseg_jax.paths import local_path
 
 HERE = Path(__file__).resolve().parent

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from vemseg_jax.config import ExperimentConfig, is_pair
-from vemseg_jax.data.input_pipeline import Planes
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.sampling import Crops
+from vemseg_jax.data.crops.input_pipeline import Planes
+from vemseg_jax.data.crops.sampling import Crops
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.infer.trained import Description
 from vemseg_jax.models import registry
 from vemseg_jax.parallel import Placement

@@ -12,7 +12,7 @@ from vemseg_jax.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from vemseg_jax.models.ceecnet import FractalResNetConfig
+from vemseg_jax.models.fractal_resnet import FractalResNetConfig
 
 
 def get_config() -> ExperimentConfig:

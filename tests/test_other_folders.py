@@ -9,10 +9,10 @@ import tifffile
 
 from tests.train import runs
 from vemseg_jax.checkpoint import open_checkpoints
-from vemseg_jax.data.check import CheckOptions, check_volume
-from vemseg_jax.data.convert import ConvertOptions, convert
-from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
-from vemseg_jax.data.volume import create_array, open_array, open_volume
+from vemseg_jax.data.check.volume import CheckOptions, check_volume
+from vemseg_jax.data.convert.stack import ConvertOptions, convert
+from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
+from vemseg_jax.data.store.volume import create_array, open_array, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval.evaluate import evaluate
 from vemseg_jax.infer.predict import predict_volume

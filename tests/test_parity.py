@@ -13,7 +13,7 @@ from scipy import ndimage
 from tests.parity.__main__ import Golden, check_file, run
 from tests.parity.dataset import check_dataset_item
 from tests.parity.result import compare, worst
-from vemseg_jax.data.targets import boundary_target
+from vemseg_jax.data.crops.targets import boundary_target
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "tests" / "golden"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vemseg_jax.data.stores import location
+from vemseg_jax.data.formats.stores import location
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path, same_place
 

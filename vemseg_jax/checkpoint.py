@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vemseg_jax.data.failures import is_damage, reason
+from vemseg_jax.data.store.failures import is_damage, reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 

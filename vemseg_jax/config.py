@@ -183,11 +183,28 @@ class CPSConfig:
     vmapped: bool = False
 
 
+@dataclasses.dataclass(unsafe_hash=True)
+class ModelConfig:
+    """What every network has. Each has a dataclass of its own with what it adds, see `models`.
+
+    Attributes:
+      in_channels: channels of the image.
+      num_classes: output channels.
+      exclusive: the classes exclude each other, background first: softmax. Otherwise each is a
+        sigmoid of its own. A field only of networks that leave the choice.
+    """
+
+    in_channels: int = 1
+    num_classes: int = 1
+    # Without annotation it is no field.
+    exclusive = False
+
+
 @dataclasses.dataclass
 class ExperimentConfig:
     """One training run: network, data, loss, optimizer and schedule of work."""
 
-    model: Any
+    model: ModelConfig
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     cps: CPSConfig = dataclasses.field(default_factory=CPSConfig)

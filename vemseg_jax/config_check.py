@@ -210,7 +210,7 @@ def _check_others(config: ExperimentConfig) -> None:
 def _check_model(config: ExperimentConfig) -> None:
     structures = config.data.structures
     classes = config.model.num_classes
-    exclusive = registry.is_exclusive(config.model)
+    exclusive = config.model.exclusive
     right = f"{len(structures) + exclusive}, one for each of --config.data.structures"
     right += " and one for the background" if exclusive else ""
     fits = classes == len(structures) + exclusive

@@ -10,11 +10,11 @@ from absl import logging
 
 from vemseg_jax.commands import shown
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
-from vemseg_jax.data.convert import ConvertOptions, convert
-from vemseg_jax.data.empty_slices import NONE
-from vemseg_jax.data.label_placing import ALL
-from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
-from vemseg_jax.data.split import evenly_spaced
+from vemseg_jax.data.convert.empty_slices import NONE
+from vemseg_jax.data.convert.label_placing import ALL
+from vemseg_jax.data.convert.stack import ConvertOptions, convert
+from vemseg_jax.data.crops.split import evenly_spaced
+from vemseg_jax.data.phantom.stack import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval.evaluate import Evaluation, evaluate
 from vemseg_jax.infer.predict import predict_volume

@@ -1,7 +1,7 @@
 import pytest
 
 from vemseg_jax.cli.by_structure import ALL, by_structure, parse_offsets
-from vemseg_jax.data import label_placing
+from vemseg_jax.data.convert import label_placing
 from vemseg_jax.errors import InputError
 
 

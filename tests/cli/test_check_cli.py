@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.data import test_check as volumes
+from tests.data.check import test_check as volumes
 
 
 def run(*arguments):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from vemseg_jax.data.volume import FULL, open_volume
+from vemseg_jax.data.store.volume import FULL, open_volume
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 64, 64), np.uint8)
 MASK = np.zeros((64, 64), np.uint8)
@@ -19,7 +19,7 @@ MODULE = [sys.executable, "-m", "vemseg_jax.cli.convert"]
 HANGING = """
 import pathlib, signal, sys, time
 stop, waiting = [], pathlib.Path(sys.argv.pop(1))
-from vemseg_jax.data import volume_writer
+from vemseg_jax.data.store import volume_writer
 write = volume_writer.VolumeWriter.write
 def hang(self, z, plane):
     while z == 3 and not stop:

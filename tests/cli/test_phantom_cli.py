@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import tifffile
 
-from vemseg_jax.data.phantom import Phantom, PhantomConfig
+from vemseg_jax.data.phantom.stack import Phantom, PhantomConfig
 
 
 def run(*arguments):

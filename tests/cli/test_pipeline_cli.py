@@ -12,8 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
-from vemseg_jax.data.volume import TRAINING, open_volume
+from vemseg_jax.data.phantom.stack import Phantom, PhantomConfig, write_tiff_stack
+from vemseg_jax.data.store.volume import TRAINING, open_volume
 from vemseg_jax.infer.trained import load_trained
 
 ROOT = Path(__file__).parents[2]

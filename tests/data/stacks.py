@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import ndimage
 
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 
 
 def texture(depth, size, *, seed=0):

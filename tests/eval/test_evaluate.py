@@ -6,10 +6,10 @@ import pytest
 from matplotlib import image as images
 
 from tests.eval import volumes
-from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, TRAINING, open_array
-from vemseg_jax.data.volume_writer import PREDICTION, create_label
+from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_array
+from vemseg_jax.data.store.volume_writer import PREDICTION, create_label
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval import comparison, overlay
 from vemseg_jax.eval.evaluate import evaluate

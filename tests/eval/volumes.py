@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from vemseg_jax.data.volume import FULL, TRAINING
-from vemseg_jax.data.volume_writer import PREDICTION, create_volume
+from vemseg_jax.data.store.volume import FULL, TRAINING
+from vemseg_jax.data.store.volume_writer import PREDICTION, create_volume
 
 DEPTH, HEIGHT, WIDTH = 12, 64, 96
 TRAINING_SLICES, VALIDATION_SLICES = (0, 11), (6,)

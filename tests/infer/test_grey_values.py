@@ -9,9 +9,9 @@ import pytest
 
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.checkpoint import LATEST, open_checkpoints
-from vemseg_jax.data.normalization import Normalization, of_volume
-from vemseg_jax.data.volume import TRAINING, open_volume
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.store.normalization import Normalization, of_volume
+from vemseg_jax.data.store.volume import TRAINING, open_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grey_values import grey_values
 from vemseg_jax.infer.job import PredictOptions

@@ -11,8 +11,8 @@ import pytest
 from tests.infer import runs
 from tests.infer.runs import NAME, SINGLE, final, partial
 from tests.train.runs import write_volume
-from vemseg_jax.data.atomic import put_in_place
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.store.atomic import put_in_place
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger, placing, work
 from vemseg_jax.infer.engines import Engine
@@ -110,7 +110,7 @@ def test_another_prediction_does_not_go_on_with_it(
 def test_other_weights_or_images_are_another_prediction(trained, tmp_path):
     path, workdir = runs.copy(trained, tmp_path)
     parts = Work(Job(path, workdir)).parts
-    from vemseg_jax.data.volume_writer import create_volume
+    from vemseg_jax.data.store.volume_writer import create_volume
 
     volume = open_volume(path)
     options = {"dtype": np.uint8, "voxel_size": volume.voxel_size, "downsample": 1}

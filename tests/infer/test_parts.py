@@ -8,8 +8,8 @@ import pytest
 from tests.infer import runs
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.config import CPSConfig
-from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
-from vemseg_jax.data.volume import FULL, TRAINING, open_array, open_volume
+from vemseg_jax.data.store.downsample import downsample_image, downsample_mask
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_array, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import grid
 from vemseg_jax.infer.job import Job, PredictOptions

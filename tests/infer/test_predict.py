@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.train.runs import small_config, write_volume
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.preprocessing import downsample_mask
-from vemseg_jax.data.volume import FULL, TRAINING, open_volume
+from vemseg_jax.data.store.downsample import downsample_mask
+from vemseg_jax.data.store.label_writer import create_label
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.job import PredictOptions
@@ -190,7 +190,7 @@ def test_what_does_not_fit_is_refused(trained, tmp_path):
     other = write_volume(tmp_path / "coarse.zarr", downsample=1, size=(40, 45))
     predict_volume(other, workdir)  # 1x, but pixels of the same size: fits
     coarse = tmp_path / "v.zarr"
-    from vemseg_jax.data.volume_writer import create_volume
+    from vemseg_jax.data.store.volume_writer import create_volume
 
     options = {"dtype": np.uint8, "voxel_size": (40, 99, 99), "downsample": 1}
     with create_volume(coarse, shape=(1, 40, 40), **options) as writer:

@@ -9,10 +9,10 @@ import pytest
 from tests.infer.test_grey_values import changed
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.config import CPSConfig
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
-from vemseg_jax.data.volume import TRAINING, open_volume
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
+from vemseg_jax.data.store.label_writer import create_label
+from vemseg_jax.data.store.volume import TRAINING, open_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 from vemseg_jax.infer.seen import seen_slices
 from vemseg_jax.train.batches import find_split, other_volumes
 from vemseg_jax.train.setup import describe

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from scipy.special import ellipeinc, ellipkinc
 
-from vemseg_jax.data.volume import FULL, TRAINING
-from vemseg_jax.data.volume_writer import PREDICTION, create_volume
+from vemseg_jax.data.store.volume import FULL, TRAINING
+from vemseg_jax.data.store.volume_writer import PREDICTION, create_volume
 
 
 def ellipsoid_surface(axes):

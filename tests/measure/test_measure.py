@@ -10,7 +10,7 @@ import pytest
 import trimesh
 
 from tests.measure.shapes import ellipsoid, ellipsoid_surface, write_labels
-from vemseg_jax.data.label_writer import create_label
+from vemseg_jax.data.store.label_writer import create_label
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure import measure as measure_module
 from vemseg_jax.measure import selection

@@ -6,9 +6,9 @@ import pytest
 
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
-from vemseg_jax.models.ceecnet import size_multiple
 from vemseg_jax.models.fractal import ConvNorm, Style, joined_conv_norm
 from vemseg_jax.models.psp import pool_cells
+from vemseg_jax.models.xnet import size_multiple
 
 
 def test_size_multiple_is_the_references():

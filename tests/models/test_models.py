@@ -107,7 +107,7 @@ def test_output_has_the_inputs_size(name):
     shape = (2, *SIZE, config.num_classes)
     assert outputs["prob"].shape == outputs["logits"].shape == shape
     assert outputs["prob"].dtype == jnp.float32
-    if registry.is_exclusive(config):
+    if config.exclusive:
         np.testing.assert_allclose(outputs["prob"].sum(-1), 1, atol=1e-6)
         np.testing.assert_allclose(outputs["prob"], jnp.exp(outputs["logits"]), atol=1e-6)
     else:

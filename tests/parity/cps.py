@@ -13,9 +13,9 @@ from tests.parity import tolerances
 from tests.parity.result import Result, compare, worst
 from tests.parity.weights import golden_state, small_unet_config
 from vemseg_jax.config import LossConfig, OptimizerConfig
-from vemseg_jax.data import cutmix
-from vemseg_jax.data.cutmix import views
-from vemseg_jax.data.input_pipeline import Batch
+from vemseg_jax.data.crops import cutmix
+from vemseg_jax.data.crops.cutmix import views
+from vemseg_jax.data.crops.input_pipeline import Batch
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.train.cps import (
     CPSRule,

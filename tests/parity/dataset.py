@@ -12,11 +12,11 @@ import numpy as np
 
 from tests.parity import tolerances
 from tests.parity.result import Result, cases, compare
-from vemseg_jax.data.augment import flip_turn
-from vemseg_jax.data.input_pipeline import reflect_pad, short_sides
-from vemseg_jax.data.normalization import combine, slice_statistics
-from vemseg_jax.data.pairing import match_by_trailing_number
-from vemseg_jax.data.targets import boundary_target, distance_target
+from vemseg_jax.data.convert.pairing import match_by_trailing_number
+from vemseg_jax.data.crops.augment import flip_turn
+from vemseg_jax.data.crops.input_pipeline import reflect_pad, short_sides
+from vemseg_jax.data.crops.targets import boundary_target, distance_target
+from vemseg_jax.data.store.normalization import combine, slice_statistics
 from vemseg_jax.resize import _axis_weights, resize_bilinear
 
 Golden = Mapping[str, np.ndarray]

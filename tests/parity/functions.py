@@ -10,7 +10,7 @@ import numpy as np
 from tests.parity import tolerances
 from tests.parity.result import Result, cases, compare
 from tests.parity.weights import golden_state, small_unet_config
-from vemseg_jax.data.preprocessing import downsample_image, downsample_mask
+from vemseg_jax.data.store.downsample import downsample_image, downsample_mask
 from vemseg_jax.eval.metrics import stack_dice
 from vemseg_jax.infer import tiling, windows
 from vemseg_jax.losses.dice import dice_coef_loss, hard_dice, soft_dice_loss

@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.parity import tolerances
 from tests.parity.result import Result, compare
-from vemseg_jax.data.targets import boundary_target, distance_target, squared_distance
+from vemseg_jax.data.crops.targets import boundary_target, distance_target, squared_distance
 
 Golden = Mapping[str, np.ndarray]
 

@@ -13,9 +13,9 @@ import jax
 import pytest
 
 from tests.train.runs import small_config, write_volume
-from vemseg_jax.data.atomic import lock, unlock
-from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
+from vemseg_jax.data.store.atomic import lock, unlock
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.study import presets, report
 from vemseg_jax.study import run as run_module

@@ -3,8 +3,8 @@
 import numpy as np
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.store.label_writer import create_label
+from vemseg_jax.data.store.volume_writer import create_volume
 from vemseg_jax.models.unet import SmallUNetConfig
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.train.runs import small_config
 from vemseg_jax.checkpoint import NoCheckpoints
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.parallel import place
 from vemseg_jax.train.batches import find_split, make_batches
 from vemseg_jax.train.setup import describe, prepare

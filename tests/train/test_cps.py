@@ -10,8 +10,8 @@ import pytest
 
 from tests.models.test_models import CLASSES, SMALL
 from vemseg_jax.config import LossConfig, OptimizerConfig
-from vemseg_jax.data.cutmix import draw_masks
-from vemseg_jax.data.input_pipeline import Batch
+from vemseg_jax.data.crops.cutmix import draw_masks
+from vemseg_jax.data.crops.input_pipeline import Batch
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.initial import initial_variables
 from vemseg_jax.models.layers import BatchNorm
@@ -172,7 +172,7 @@ def test_cross_entropy_is_the_textbooks():
 def test_every_network_takes_a_step(name):
     options = SMALL[name] | ({"depth": 1, "psp_depth": 1} if "depth" in SMALL[name] else {})
     config = registry.model_config(name, num_classes=2 + (name in CLASSES), **options)
-    model, exclusive = registry.create_model(config), registry.is_exclusive(config)
+    model, exclusive = registry.create_model(config), config.exclusive
     losses = {"senformer": "senformer", "fractal_resnet": "fractal_tanimoto"}
     rule = _rule(losses.get(name, "soft_dice"), exclusive=exclusive, cutmix=True)
     # Only shapes: that the numbers are right does not depend on the network.

@@ -134,7 +134,7 @@ def test_the_loss_falls(volume, tmp_path):
 
 
 def test_several_structures_and_slices_labelled_for_one_of_them(tmp_path):
-    from vemseg_jax.data.label_writer import create_label
+    from vemseg_jax.data.store.label_writer import create_label
 
     path = write_volume(tmp_path / "v.zarr", labelled=(0, 2))
     with create_label(path, "nucleoli", overwrite=True) as label:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vemseg_jax.config import LossConfig
-from vemseg_jax.data.input_pipeline import Batch
+from vemseg_jax.data.crops.input_pipeline import Batch
 from vemseg_jax.losses.dice import soft_dice_loss
 from vemseg_jax.losses.tanimoto import fractal_tanimoto_loss
 from vemseg_jax.train.objective import class_label, exclusive_batch, make_objective, targets_of

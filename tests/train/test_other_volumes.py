@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.train.runs import small_config, write_volume
-from vemseg_jax.data.input_pipeline import make_batch
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.normalization import of_volume
-from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
-from vemseg_jax.data.volume import open_volume
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.crops.input_pipeline import make_batch
+from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
+from vemseg_jax.data.store.label_writer import create_label
+from vemseg_jax.data.store.normalization import of_volume
+from vemseg_jax.data.store.volume import open_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.predict import predict_volume
 from vemseg_jax.infer.trained import load_trained

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from vemseg_jax.config import DataConfig, ExperimentConfig, OptimizerConfig, TrainConfig
-from vemseg_jax.data.convert import ConvertOptions, convert
-from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
-from vemseg_jax.data.split import evenly_spaced
+from vemseg_jax.data.convert.stack import ConvertOptions, convert
+from vemseg_jax.data.crops.split import evenly_spaced
+from vemseg_jax.data.phantom.stack import Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.models.unet import SmallUNetConfig
 from vemseg_jax.train.loop import train
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.train.runs import small_config, write_volume
 from vemseg_jax.config import CPSConfig
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.predict import predict_volume

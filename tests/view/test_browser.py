@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.view import volumes
-from vemseg_jax.data.volume import TRAINING, open_volume
+from vemseg_jax.data.store.volume import TRAINING, open_volume
 from vemseg_jax.view.serve import serving
 
 pytest.importorskip("neuroglancer")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorstore as ts
 
-from vemseg_jax.data.preprocessing import downsample_image
+from vemseg_jax.data.store.downsample import downsample_image
 from vemseg_jax.view.pyramid import Pyramid, cache, cached
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.view import volumes
-from vemseg_jax.data.volume import FULL, TRAINING, open_volume
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.serve import serving
 

@@ -115,8 +115,8 @@ def test_nothing_else_imports_it():
 
 
 def test_a_volume_without_labels_or_contrast(tmp_path):
-    from vemseg_jax.data.volume import open_volume
-    from vemseg_jax.data.volume_writer import create_volume
+    from vemseg_jax.data.store.volume import open_volume
+    from vemseg_jax.data.store.volume_writer import create_volume
 
     with create_volume(
         tmp_path / "v.zarr", shape=(4, 20, 20), dtype=np.uint8, voxel_size=(5, 5, 5), downsample=1

@@ -3,9 +3,9 @@
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data.label_writer import create_label
-from vemseg_jax.data.volume import FULL, TRAINING, open_volume
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.store.label_writer import create_label
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 
 SHAPE = (7, 150, 209)
 VOXEL_SIZE = (50.0, 8.0, 9.0)

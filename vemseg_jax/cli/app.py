@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -16,7 +15,8 @@ from vemseg_jax.cli.flag_errors import flag_message
 from vemseg_jax.cli.help import WORDS as HELP_WORDS
 from vemseg_jax.cli.help import help_text, wants_help
 from vemseg_jax.cli.log_lines import LogLines
-from vemseg_jax.data.failures import machine_fault
+from vemseg_jax.compiled_programs import keep_compiled_programs
+from vemseg_jax.data.store.failures import machine_fault
 from vemseg_jax.errors import INPUT_ERROR_STATUS, InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -82,17 +82,6 @@ def _check_platform() -> None:
         import fcntl  # noqa: F401
     except ImportError:
         _fail(InputError("vemseg runs on Linux, macOS and, on Windows, in WSL2"))
-
-
-def keep_compiled_programs() -> None:
-    """Keeps compiled programs in the user's cache, so that a second run starts at once.
-
-    `JAX_COMPILATION_CACHE_DIR` names another folder; empty, nothing is kept. Small programs are
-    kept too: those that make initial weights compile for 5 to 15 s together.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "vemseg_jax"))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _parse(argv: Sequence[str], module: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from vemseg_jax.errors import InputError
 
-# As in `data.label_placing`, which is slow to import: every structure that is not named.
+# As in `data.convert.label_placing`, which is slow to import: every structure that is not named.
 ALL = ""
 
 

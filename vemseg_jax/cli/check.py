@@ -81,9 +81,9 @@ def _crop_size() -> tuple[int, str]:
 
 def main(volume: str | None = None) -> int:
     """Prints the report, writes what was asked for, and returns the exit status."""
-    from vemseg_jax.data.check import CheckOptions, check_volume
-    from vemseg_jax.data.check_plot import plot_report
-    from vemseg_jax.data.check_report import report_text, write_report
+    from vemseg_jax.data.check.plot import plot_report
+    from vemseg_jax.data.check.report import report_text, write_report
+    from vemseg_jax.data.check.volume import CheckOptions, check_volume
 
     report_path, plot_path = _output(_REPORT, ".json"), _output(_PLOT, ".png")
     crop_size, crop_from = _crop_size()

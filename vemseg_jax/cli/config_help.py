@@ -10,7 +10,7 @@ from typing import Any
 from absl import flags
 
 from vemseg_jax.commands import WIDTH
-from vemseg_jax.config import ExperimentConfig
+from vemseg_jax.config import ExperimentConfig, ModelConfig
 
 _FIELD = re.compile(r"^  (\w[\w, ]*): (.*)$")
 
@@ -34,7 +34,7 @@ def field_docs(kind: type) -> dict[str, str]:
 def config_lines(values: flags.FlagValues) -> list[str]:
     """Every field of the experiment: of the file that `--config` named, or the usual defaults."""
     given = _loaded(values)
-    config = ExperimentConfig(model=None) if given is None else given
+    config = ExperimentConfig(model=ModelConfig()) if given is None else given
     source = "the usual defaults; --config=FILE --help shows those of a file and of its network"
     if given is not None:
         source = "the values of this --config"
@@ -43,7 +43,8 @@ def config_lines(values: flags.FlagValues) -> list[str]:
     )
     for group in dataclasses.fields(config):
         part = getattr(config, group.name)
-        if dataclasses.is_dataclass(part):
+        # Only a file says which network it is.
+        if dataclasses.is_dataclass(part) and (given is not None or group.name != "model"):
             lines += _group_lines(f"config.{group.name}", part)
     return lines
 

@@ -173,8 +173,8 @@ def _value_range(texts: list[str] | None) -> tuple[float, float] | None:
 
 def main() -> None:
     """Converts and prints where the volume is."""
-    from vemseg_jax.data.convert import ConvertOptions, convert
-    from vemseg_jax.data.stores import location
+    from vemseg_jax.data.convert.stack import ConvertOptions, convert
+    from vemseg_jax.data.formats.stores import location
 
     pairs = [name_and_rest(text, flag="labels", example="nuclei=masks/") for text in _LABELS.value]
     output = convert(

@@ -3,7 +3,7 @@
 from absl import flags
 
 from vemseg_jax.cli import app
-from vemseg_jax.data.phantom import PRESETS, Phantom, PhantomConfig, write_tiff_stack
+from vemseg_jax.data.phantom.stack import PRESETS, Phantom, PhantomConfig, write_tiff_stack
 from vemseg_jax.errors import InputError
 
 _OUTPUT = flags.DEFINE_string(

@@ -9,6 +9,7 @@ from vemseg_jax.cli import app
 from vemseg_jax.cli.flag_paths import given_path
 from vemseg_jax.cli.ranges import parse_slices
 from vemseg_jax.config import PRECISIONS
+from vemseg_jax.data.store.label_names import MASK_SUFFIX
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
@@ -30,7 +31,7 @@ _RESOLUTION = flags.DEFINE_enum(
     "Scale of the result; full also writes the training scale, made from it.",
 )
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Windows per call of the network.", 1)
-_SUFFIX = flags.DEFINE_string("suffix", "_pred", "Added to a structure's name for the result.")
+_SUFFIX = flags.DEFINE_string("suffix", MASK_SUFFIX, "Added to a structure's name for the result.")
 _OVERWRITE = flags.DEFINE_bool(
     "overwrite", False, "Replace another prediction of the same name, finished or not."
 )

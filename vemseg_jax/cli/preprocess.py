@@ -54,8 +54,8 @@ _OVERWRITE = flags.DEFINE_bool(
 
 def main() -> None:
     """Preprocesses and prints where the volume is."""
-    from vemseg_jax.data.estimation import AlignOptions
-    from vemseg_jax.data.preprocess import PreprocessOptions, preprocess
+    from vemseg_jax.data.preprocess.estimation import AlignOptions
+    from vemseg_jax.data.preprocess.volume import PreprocessOptions, preprocess
     from vemseg_jax.errors import InputError
 
     if not _ALIGN.value:

@@ -19,7 +19,7 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier quickstar
 
 def main() -> None:
     """Runs all five steps."""
-    from vemseg_jax.data.phantom import PhantomConfig
+    from vemseg_jax.data.phantom.stack import PhantomConfig
     from vemseg_jax.quickstart import quickstart
 
     shape = (_SLICES.value, *PhantomConfig().shape[1:])

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from vemseg_jax.data.colours import structure_of
-from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION
-from vemseg_jax.data.lineage import SAME_IMAGES
-from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume
+from vemseg_jax.data.store.label_names import structure_of
+from vemseg_jax.data.store.label_writer import ANNOTATION, PREDICTION
+from vemseg_jax.data.store.lineage import SAME_IMAGES
+from vemseg_jax.data.store.volume import FULL, IGNORE, TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval import provenance
 from vemseg_jax.eval.report import TEST, TRAIN, VALIDATION

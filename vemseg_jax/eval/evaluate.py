@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import vemseg_jax
-from vemseg_jax.data.atomic import AtomicDirectory
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, IGNORE, TRAINING, Volume, open_volume
+from vemseg_jax.data.store.atomic import AtomicDirectory
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import FULL, IGNORE, TRAINING, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.eval import report
 from vemseg_jax.eval.comparison import Comparison, check_slices, compare, has_level, listed

@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.store.volume import Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from vemseg_jax.data.volume import UNLABELLED
+from vemseg_jax.data.store.volume import UNLABELLED
 
 SMOOTH_2D = 1
 

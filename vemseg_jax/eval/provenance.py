@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from vemseg_jax.data import lineage, ome
-from vemseg_jax.data.label_writer import ANNOTATION
-from vemseg_jax.data.volume import Volume, open_volume
+from vemseg_jax.data.store import lineage, ome
+from vemseg_jax.data.store.label_writer import ANNOTATION
+from vemseg_jax.data.store.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
 
 

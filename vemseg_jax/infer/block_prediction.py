@@ -22,7 +22,6 @@ from vemseg_jax.infer.job import BlockError, PredictOptions
 from vemseg_jax.infer.predictor import WINDOW, Predictor, make_planner, make_predictor
 from vemseg_jax.infer.trained import Description, Trained
 from vemseg_jax.infer.windows import Box, WindowPlan, grown
-from vemseg_jax.models.registry import is_exclusive
 
 PIXEL_TOLERANCE = 0.2
 
@@ -176,7 +175,7 @@ class BlockPrediction:
             factor=self.volume.downsample,
             prediction=description.prediction,
             both=self.options.disagreement,
-            exclusive=is_exclusive(description.model),
+            exclusive=description.model.exclusive,
             quantities=self.quantities,
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vemseg_jax.data.label_writer import PROBABILITY
+from vemseg_jax.data.store.label_writer import PROBABILITY
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.outputs import DISAGREEMENT, MASK
 from vemseg_jax.models import pair

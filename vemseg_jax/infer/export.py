@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from vemseg_jax.data.atomic import AtomicDirectory
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.label_writer import PREDICTION
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, TRAINING, open_volume
+from vemseg_jax.data.store.atomic import AtomicDirectory
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.label_writer import PREDICTION
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import FULL, TRAINING, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 from vemseg_jax.progress import track

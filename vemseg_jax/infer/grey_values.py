@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from vemseg_jax.config import plain
-from vemseg_jax.data.normalization import Normalization, of_volume
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.store.normalization import Normalization, of_volume
+from vemseg_jax.data.store.volume import Volume
 from vemseg_jax.infer.trained import Description
 
 VOLUME, TRAINING, SLICE = "volume", "training", "slice"

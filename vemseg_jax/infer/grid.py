@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from vemseg_jax.data.volume import CHUNK
+from vemseg_jax.data.store.volume import CHUNK
 from vemseg_jax.infer.windows import Box, Pair
 
 # Slices that are predicted together hold about so many pixels of the training scale.
@@ -88,13 +88,9 @@ class BlockGrid:
             for block in map(self.__getitem__, numbers)
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BlockGrid":
-        """The inverse of `to_dict`, of what JSON made of it."""
+        """The grid that `config.plain` made JSON values of."""
         (h, w), (y, x) = values["shape"], values["part"]
         return cls((h, w), (y, x), int(values["depth"]), tuple(values["slices"]))
 

@@ -4,12 +4,11 @@ import dataclasses
 from pathlib import Path
 
 from vemseg_jax.config import PRECISIONS, PREDICTIONS
-from vemseg_jax.data.volume import FULL, TRAINING
+from vemseg_jax.data.store.label_names import MASK_SUFFIX
+from vemseg_jax.data.store.volume import FULL, TRAINING
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method
-
-SUFFIX = "_pred"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class PredictOptions:
 
     resolution: str = TRAINING
     batch_size: int = 8
-    suffix: str = SUFFIX
+    suffix: str = MASK_SUFFIX
     prediction: str | None = None
     precision: str | None = None
     method: Method = dataclasses.field(default_factory=Method)

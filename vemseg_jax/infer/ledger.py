@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vemseg_jax.data.atomic import Journal, lock, read_lines, remove, unlock, write_json
-from vemseg_jax.data.failures import reason
+from vemseg_jax.data.store.atomic import Journal, lock, read_lines, remove, unlock, write_json
+from vemseg_jax.data.store.failures import reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grid import BlockGrid
 from vemseg_jax.infer.outputs import Checksums

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.label_layout import EXTRA, EXTRA_STEP, LabelLayout
-from vemseg_jax.data.label_writer import PREDICTION, PROBABILITY, default_fill_value
-from vemseg_jax.data.preprocessing import downsample_image, downsample_label
-from vemseg_jax.data.volume import FULL, LABELS, PARTIAL_SUFFIX, TRAINING, Volume, open_array
+from vemseg_jax.data.store.downsample import downsample_image, downsample_label
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.label_layout import EXTRA, EXTRA_STEP, LabelLayout
+from vemseg_jax.data.store.label_names import DISAGREEMENT_SUFFIX, MASK_SUFFIX, PROBABILITY_SUFFIX
+from vemseg_jax.data.store.label_writer import PREDICTION, PROBABILITY, default_fill_value
+from vemseg_jax.data.store.volume import FULL, LABELS, PARTIAL_SUFFIX, TRAINING, Volume, open_array
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.grid import Block, BlockGrid
 from vemseg_jax.infer.windows import Box
 
 MASK, DISAGREEMENT = "mask", "disagreement"
 QUANTITIES = (MASK, PROBABILITY, DISAGREEMENT)
-_MASK_SUFFIX = "_pred"
 # Array -> CRC-32 of a block's pixels, slice by slice.
 Checksums = dict[str, int]
 
@@ -63,11 +63,11 @@ def plan_outputs(
     for channel, structure in enumerate(structures):
         name = structure + suffix
         outputs.append(Output(name, structure, channel, MASK))
-        stem = name.removesuffix(_MASK_SUFFIX)
+        stem = name.removesuffix(MASK_SUFFIX)
         if probabilities:
-            outputs.append(Output(f"{stem}_prob", structure, channel, PROBABILITY))
+            outputs.append(Output(stem + PROBABILITY_SUFFIX, structure, channel, PROBABILITY))
         if disagreement:
-            outputs.append(Output(f"{stem}_disagreement", structure, channel, DISAGREEMENT))
+            outputs.append(Output(stem + DISAGREEMENT_SUFFIX, structure, channel, DISAGREEMENT))
     return outputs
 
 

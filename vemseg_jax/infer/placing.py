@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import differences
-from vemseg_jax.data.atomic import clear_replaced, lock, put_in_place, unlock, write_json
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.label_writer import check_label_name, list_labels
-from vemseg_jax.data.volume import LABELS
+from vemseg_jax.data.store.atomic import clear_replaced, lock, put_in_place, unlock, write_json
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.label_writer import check_label_name, list_labels
+from vemseg_jax.data.store.volume import LABELS
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger
 from vemseg_jax.infer.outputs import Output, final_directory, partial_directory

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vemseg_jax.accelerator import check_device
-from vemseg_jax.data.failures import os_code
+from vemseg_jax.data.store.failures import os_code
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger
 from vemseg_jax.infer.engines import LOCAL, Engine, Outcome, run

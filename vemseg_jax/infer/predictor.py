@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import tiling, windows
 from vemseg_jax.infer.trained import Trained, prediction_apply
@@ -59,7 +59,7 @@ def describe(method: Method, trained: Trained) -> str:
     if method.name == WINDOW:
         stride = _stride(method, crop)
         text = f"windows of {crop} at every {stride} training-scale pixels, {method.blending}"
-    elif registry.is_equivariant(trained.description.model):
+    elif registry.is_local(trained.description.model):
         text = "whole slices at training scale"
     else:
         text = f"fewest windows of {crop} training-scale pixels"
@@ -75,7 +75,7 @@ def make_planner(
 ) -> Planner:
     """Windows over slices `(h, w)` whose pixels are `scale` times finer than the network's.
 
-    `part` is what a network that sees alike everywhere takes at once of a slice.
+    `part` is what a local network takes at once of a slice.
     """
     crop = trained.description.crop_size
     if method.name == WINDOW:
@@ -85,7 +85,7 @@ def make_planner(
             stride=_stride(method, crop) * scale,
             blending=method.blending,
         )
-    if registry.is_equivariant(trained.description.model):
+    if registry.is_local(trained.description.model):
         return windows.plan_whole(shape, part=part)
     return windows.plan_tiles(shape, kernel=crop * scale)
 

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vemseg_jax.data import lineage
-from vemseg_jax.data.lineage import Identity, Relation
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.store import lineage
+from vemseg_jax.data.store.lineage import Identity, Relation
+from vemseg_jax.data.store.volume import Volume
 from vemseg_jax.infer.trained import Description
 
 

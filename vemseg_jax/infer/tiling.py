@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.infer.windows import Box, Lines, WindowPlan
 from vemseg_jax.resize import enlarge, shrink
 

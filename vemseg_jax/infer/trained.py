@@ -11,8 +11,8 @@ import jax
 from vemseg_jax import __version__
 from vemseg_jax.checkpoint import BEST, LATEST, open_checkpoints
 from vemseg_jax.config import plain
-from vemseg_jax.data.lineage import Identity
-from vemseg_jax.data.normalization import Normalization
+from vemseg_jax.data.store.lineage import Identity
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 

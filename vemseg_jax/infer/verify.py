@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from vemseg_jax.data.failures import is_damage
-from vemseg_jax.data.volume import LABELS, PARTIAL_SUFFIX, Volume, open_volume
+from vemseg_jax.data.store.failures import is_damage
+from vemseg_jax.data.store.volume import LABELS, PARTIAL_SUFFIX, Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import ledger, outputs
 from vemseg_jax.infer.grid import BlockGrid

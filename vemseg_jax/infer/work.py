@@ -13,8 +13,8 @@ import numpy as np
 
 import vemseg_jax
 from vemseg_jax.config import plain
-from vemseg_jax.data.failures import reason
-from vemseg_jax.data.volume import FULL, TRAINING, array_path, open_volume
+from vemseg_jax.data.store.failures import reason
+from vemseg_jax.data.store.volume import FULL, TRAINING, array_path, is_stored, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
 from vemseg_jax.infer.block_prediction import BlockPrediction
@@ -119,7 +119,7 @@ class Work(BlockPrediction):
     def _is_lost(self, z: int) -> bool:
         """Whether nothing is stored of a slice: chunks that are black throughout are not."""
         folder = self.volume.path / array_path(self.level, self.volume.downsample)
-        return not (folder / "c" / str(z) / "0" / "0").exists()
+        return not is_stored(folder, z)
 
     def store(self, block: Block, results: dict[str, jax.Array]) -> dict[str, Checksums]:
         """Waits for a block, writes it to every label image; checksums by name.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import vemseg_jax
-from vemseg_jax.data.atomic import AtomicDirectory
-from vemseg_jax.data.volume import Volume, open_volume
+from vemseg_jax.data.store.atomic import AtomicDirectory
+from vemseg_jax.data.store.volume import Volume, open_volume
 from vemseg_jax.eval.folder import check_output
 from vemseg_jax.measure.options import FLAG, Options
 from vemseg_jax.measure.reading import Found, Readings

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vemseg_jax.data.volume import UNLABELLED
+from vemseg_jax.data.store.volume import UNLABELLED
 from vemseg_jax.measure.components import Components
 from vemseg_jax.measure.meshes import ObjectGrid
 from vemseg_jax.measure.surface import FIRST_ID, UNLABELLED_ID, CrossingCounter, Directions

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.store.volume import Volume
 from vemseg_jax.measure.components import Components, ComponentStream
 from vemseg_jax.measure.meshes import Mesh, ObjectGrid, mesh_micrometres, write_mesh
 from vemseg_jax.measure.objects import Finished, ObjectReader, Overlaps

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data.label_writer import PROBABILITY
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import FULL, TRAINING, Volume
+from vemseg_jax.data.store.label_names import MASK_SUFFIX
+from vemseg_jax.data.store.label_writer import PROBABILITY
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume
 from vemseg_jax.errors import InputError
 
 # Bytes held per voxel of a slab and structure (grey labels, mask, ids within the slab and of the
@@ -87,7 +88,8 @@ def select(
             raise InputError(f"--{flag}={name}: {volume.path} has no such label; it has: {known}")
         if volume.label_info(name).get("kind") == PROBABILITY:
             raise InputError(
-                f"--{flag}={name}: holds probabilities; give the mask, a label ending in _pred"
+                f"--{flag}={name}: holds probabilities; give the mask, a label ending in"
+                f" {MASK_SUFFIX}"
             )
     if level is None:
         common = all(TRAINING in volume.label_info(name)["levels"] for name in names)
@@ -170,7 +172,7 @@ def _advice(volume: Volume, nuclei: str, longest: tuple[int, int] | None) -> str
         )
     # One drawn slice here and there is no volume to measure.
     what = "objects are measured in slices that follow each other"
-    prediction = f"{nuclei}_pred"
+    prediction = nuclei + MASK_SUFFIX
     if prediction in volume.label_names:
         return f"{what}; measure the prediction, --nuclei={prediction}"
     return f"{what}; predict all of them with vemseg-predict and measure that label"

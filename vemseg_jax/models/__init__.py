@@ -19,9 +19,8 @@ if TYPE_CHECKING:
         CEECNetV1Config,
         CEECNetV2,
         CEECNetV2Config,
-        FracTALResNet,
-        FractalResNetConfig,
     )
+    from vemseg_jax.models.fractal_resnet import FracTALResNet, FractalResNetConfig
     from vemseg_jax.models.registry import create, names
     from vemseg_jax.models.resunet import ResUNet, ResUNetConfig
     from vemseg_jax.models.senformer import SenFormer, SenFormerConfig
@@ -54,8 +53,8 @@ __all__ = [
 _HOMES = {
     "CEECNetV1": "ceecnet",
     "CEECNetV2": "ceecnet",
-    "FracTALResNet": "ceecnet",
-    "FractalResNet": "ceecnet",
+    "FracTALResNet": "fractal_resnet",
+    "FractalResNet": "fractal_resnet",
     "ResUNet": "resunet",
     "SenFormer": "senformer",
     "SmallUNet": "unet",

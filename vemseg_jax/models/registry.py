@@ -7,32 +7,43 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vemseg_jax.config import plain
+from vemseg_jax.config import ModelConfig, plain
 from vemseg_jax.errors import InputError
-from vemseg_jax.models import ceecnet, resunet, senformer, smp_unet, unet, unetplusplus
-
-# One of the configuration dataclasses in `MODELS`.
-ModelConfig = Any
+from vemseg_jax.models import (
+    ceecnet,
+    fractal_resnet,
+    resunet,
+    senformer,
+    smp_unet,
+    unet,
+    unetplusplus,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One registered network."""
+    """One registered network.
 
-    config: type
+    Attributes:
+      config: its configuration dataclass.
+      make: builds it from a configuration and the type of activations.
+      local: see `is_local`.
+    """
+
+    config: type[ModelConfig]
     make: Callable[[Any, Any], nn.Module]
-    equivariant: bool = False
+    local: bool = False
 
 
 MODELS: Mapping[str, Entry] = {
-    "small_unet": Entry(unet.SmallUNetConfig, unet.make_unet, equivariant=True),
-    "unet": Entry(unet.UNetConfig, unet.make_unet, equivariant=True),
-    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, equivariant=True),
-    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, equivariant=True),
+    "small_unet": Entry(unet.SmallUNetConfig, unet.make_unet, local=True),
+    "unet": Entry(unet.UNetConfig, unet.make_unet, local=True),
+    "resunet": Entry(resunet.ResUNetConfig, resunet.make_resunet, local=True),
+    "smp_unet": Entry(smp_unet.SmpUNetConfig, smp_unet.make_smp_unet, local=True),
     "unetplusplus": Entry(
-        unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, equivariant=True
+        unetplusplus.UNetPlusPlusConfig, unetplusplus.make_unetplusplus, local=True
     ),
-    "fractal_resnet": Entry(ceecnet.FractalResNetConfig, ceecnet.make_fractal_resnet),
+    "fractal_resnet": Entry(fractal_resnet.FractalResNetConfig, fractal_resnet.make_fractal_resnet),
     "ceecnet_v1": Entry(ceecnet.CEECNetV1Config, ceecnet.make_ceecnet_v1),
     "ceecnet_v2": Entry(ceecnet.CEECNetV2Config, ceecnet.make_ceecnet_v2),
     "senformer": Entry(senformer.SenFormerConfig, senformer.make_senformer),
@@ -68,17 +79,12 @@ def model_config(name: str, **options: Any) -> ModelConfig:
     return MODELS[name].config(**options)
 
 
-def is_exclusive(config: ModelConfig) -> bool:
-    """Whether the classes exclude each other: softmax, background first."""
-    return getattr(config, "exclusive", False)
-
-
-def is_equivariant(config: ModelConfig) -> bool:
+def is_local(config: ModelConfig) -> bool:
     """Whether a pixel's result depends on its neighbourhood alone, not on the extent of the input.
 
-    So it is for the U-Nets, up to their stride; attention and pooling of the others span the input.
+    The U-Nets are local. The other networks are not: their attention and pooling span the input.
     """
-    return MODELS[model_name(config)].equivariant
+    return MODELS[model_name(config)].local
 
 
 def model_to_dict(config: ModelConfig) -> dict[str, Any]:

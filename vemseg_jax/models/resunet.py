@@ -6,21 +6,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.models import layers
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class ResUNetConfig:
+class ResUNetConfig(ModelConfig):
     """ResUNet; 32,974,401 parameters with the reference's filters.
 
     Attributes:
-      in_channels: channels of the image.
-      num_classes: output channels, a sigmoid each.
       filters: channels of the levels, the finest first.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     filters: tuple[int, ...] = (64, 128, 256, 512, 512)
 
 

@@ -1,12 +1,13 @@
 """SenFormer: an ensemble of transformer learners on a Swin backbone."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import layers
 from vemseg_jax.models.swin import Swin, SwinBlock
@@ -25,7 +26,7 @@ CLAMP = 1e-15
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class SenFormerConfig:
+class SenFormerConfig(ModelConfig):
     """SenFormer; 141,785,050 parameters with "tiny", 163,102,954 with "small".
 
     Attributes:
@@ -39,9 +40,8 @@ class SenFormerConfig:
         training; negative takes the reference's, 0.3 for "tiny" and 0.2 for the larger ones.
     """
 
-    exclusive: ClassVar[bool] = True
+    exclusive = True
 
-    in_channels: int = 1
     num_classes: int = 2
     backbone: str = "tiny"
     features: int = 512

@@ -6,12 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.models import layers, resnet
 from vemseg_jax.models.smp_decoder import DecoderBlock, segmentation_head
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class SmpUNetConfig:
+class SmpUNetConfig(ModelConfig):
     """U-Net on a ResNet encoder; 24,430,097 parameters with ResNet-34 at depth 5.
 
     Attributes:
@@ -22,8 +23,6 @@ class SmpUNetConfig:
       decoder_channels: channels of the decoder's levels, deepest first, one per halving.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     encoder: str = "resnet34"
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)

@@ -6,13 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import layers
 from vemseg_jax.resize import upsample2x_aligned
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class SmallUNetConfig:
+class SmallUNetConfig(ModelConfig):
     """U-Net with 3 levels; 269,009 parameters at 16 base channels.
 
     Attributes:
@@ -24,15 +25,15 @@ class SmallUNetConfig:
       levels: number of times the size is halved, at least once.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     base_channels: int = 16
     bilinear: bool = True
     levels: int = 3
+    # Without annotation it is no field.
+    tanh_head = False
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class UNetConfig:
+class UNetConfig(ModelConfig):
     """U-Net with 4 levels and a tanh head; 17,266,306 parameters at 64 base channels.
 
     Attributes:
@@ -45,8 +46,6 @@ class UNetConfig:
       levels: number of times the size is halved, at least once.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     base_channels: int = 64
     bilinear: bool = True
     tanh_head: bool = True
@@ -140,7 +139,7 @@ class UNet(nn.Module):
         logits = layers.Conv(classes, 1, dtype=self.dtype, name="outc")(x)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         outputs = {"prob": nn.sigmoid(logits), "logits": logits}
-        if getattr(self.config, "tanh_head", False):
+        if self.config.tanh_head:
             tanh = layers.Conv(classes, 1, dtype=self.dtype, name="tanh_conv")(x)
             outputs["tanh"] = jnp.tanh(tanh.astype(logits.dtype))
         return outputs

@@ -6,13 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vemseg_jax.config import ModelConfig
 from vemseg_jax.models import layers, resnet
 from vemseg_jax.models.smp_decoder import DecoderBlock, segmentation_head
 from vemseg_jax.resize import upsample2x
 
 
 @dataclasses.dataclass(unsafe_hash=True)
-class UNetPlusPlusConfig:
+class UNetPlusPlusConfig(ModelConfig):
     """UNet++; 26,072,337 parameters with ResNet-34 at depth 5.
 
     At depth 3 with decoder channels (128, 64, 16), the paper's semi-supervised configuration, it
@@ -28,8 +29,6 @@ class UNetPlusPlusConfig:
       deep_supervision: a head on every branch; their average is the prediction.
     """
 
-    in_channels: int = 1
-    num_classes: int = 1
     encoder: str = "resnet34"
     encoder_depth: int = 5
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import vemseg_jax
+from vemseg_jax.compiled_programs import keep_compiled_programs
 from vemseg_jax.errors import InputError
 from vemseg_jax.huge_pages import restart_with_huge_pages
 
@@ -38,7 +39,7 @@ def run_cell(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
     import jax
     from absl import logging
 
-    from vemseg_jax.data.volume import open_volume
+    from vemseg_jax.data.store.volume import open_volume
     from vemseg_jax.eval.evaluate import evaluate
     from vemseg_jax.infer.job import PredictOptions
     from vemseg_jax.infer.predict import predict_volume
@@ -115,8 +116,7 @@ def _scores(evaluation: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the cell of a folder, which holds `spec.json`; leaves `result.json`."""
-    from vemseg_jax.cli.app import keep_compiled_programs
-    from vemseg_jax.data.atomic import write_json
+    from vemseg_jax.data.store.atomic import write_json
 
     keep_compiled_programs()
     folder = Path(sys.argv[1])

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import ExperimentConfig, is_pair, plain
-from vemseg_jax.data import lineage
-from vemseg_jax.data.split import evenly_spaced
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.crops.split import evenly_spaced
+from vemseg_jax.data.store import lineage
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import registry
 from vemseg_jax.train.semi_supervised import steps_per_epoch
@@ -241,7 +241,7 @@ def experiment(study: Study, cell: Cell) -> ExperimentConfig:
     volumes = {volume.name: volume for volume in study.volumes}
     first, *others = (volumes[name] for name in cell.trained_on)
     config = study.method(cell.method).config
-    exclusive = registry.is_exclusive(config.model)
+    exclusive = config.model.exclusive
     model = dataclasses.replace(config.model, num_classes=len(cell.structures) + exclusive)
     slices: tuple[int, ...] = () if others else training_slices(first, cell.budget)
     data = dataclasses.replace(

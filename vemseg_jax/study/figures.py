@@ -8,8 +8,8 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from vemseg_jax.data.slices import read_slices
-from vemseg_jax.data.volume import IGNORE, TRAINING, open_volume
+from vemseg_jax.data.store.slices import read_slices
+from vemseg_jax.data.store.volume import IGNORE, TRAINING, open_volume
 from vemseg_jax.eval.overlay import Outline, Panel, draw_overlay
 from vemseg_jax.study.design import Study, StudyVolume
 from vemseg_jax.study.run import Outcome

@@ -10,15 +10,16 @@ from vemseg_jax.config import (
     CPSConfig,
     DataConfig,
     ExperimentConfig,
+    ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
-from vemseg_jax.data.atomic import lock, unlock
-from vemseg_jax.data.convert import ConvertOptions, convert
-from vemseg_jax.data.empty_slices import NONE
-from vemseg_jax.data.label_placing import ALL
-from vemseg_jax.data.phantom import Phantom, PhantomConfig, write_tiff_stack
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.convert.empty_slices import NONE
+from vemseg_jax.data.convert.label_placing import ALL
+from vemseg_jax.data.convert.stack import ConvertOptions, convert
+from vemseg_jax.data.phantom.stack import Phantom, PhantomConfig, write_tiff_stack
+from vemseg_jax.data.store.atomic import lock, unlock
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models.resunet import ResUNetConfig
 from vemseg_jax.models.unet import SmallUNetConfig
@@ -55,7 +56,7 @@ HELA_NOTE = (
 
 
 def _small(
-    model: object, method: str, *, steps: int, crop: int, batch: int, rate: float
+    model: ModelConfig, method: str, *, steps: int, crop: int, batch: int, rate: float
 ) -> ExperimentConfig:
     """A run of minutes on two cores; a pair sees as many labelled crops a step as one network."""
     pair = method != "supervised"

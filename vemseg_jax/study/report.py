@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import is_pair
-from vemseg_jax.data.atomic import AtomicDirectory, lock, unlock
-from vemseg_jax.data.lineage import Relation
+from vemseg_jax.data.store.atomic import AtomicDirectory, lock, unlock
+from vemseg_jax.data.store.lineage import Relation
 from vemseg_jax.errors import InputError
 from vemseg_jax.measure.measure import measure
 from vemseg_jax.measure.options import Options

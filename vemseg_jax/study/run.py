@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.config import differences, is_pair
-from vemseg_jax.data.atomic import lock, unlock, write_json
+from vemseg_jax.data.store.atomic import lock, unlock, write_json
 from vemseg_jax.errors import InputError
 from vemseg_jax.progress import clock
 from vemseg_jax.study.cell import RESULT

@@ -7,12 +7,13 @@ import numpy as np
 from absl import logging
 
 from vemseg_jax.config import ExperimentConfig, is_pair
-from vemseg_jax.data import input_pipeline, lineage
-from vemseg_jax.data.sampling import CropSampler, EvenSampler
-from vemseg_jax.data.sources import Batches, Joined, Resident, Source, Streamed
-from vemseg_jax.data.split import Split, split_slices
-from vemseg_jax.data.volume import Volume, open_volume
-from vemseg_jax.data.windows import WindowReader, planes_bytes
+from vemseg_jax.data.crops import input_pipeline
+from vemseg_jax.data.crops.disk_reader import WindowReader, planes_bytes
+from vemseg_jax.data.crops.sampling import CropSampler, EvenSampler
+from vemseg_jax.data.crops.sources import Batches, Joined, Resident, Source, Streamed
+from vemseg_jax.data.crops.split import Split, split_slices
+from vemseg_jax.data.store import lineage
+from vemseg_jax.data.store.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.memory import SLICE_SHARE, device_memory
 from vemseg_jax.parallel import ONE_DEVICE, Placement

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vemseg_jax.data.cutmix import halves, mix, views
-from vemseg_jax.data.input_pipeline import Batch
+from vemseg_jax.data.crops.cutmix import halves, mix, views
+from vemseg_jax.data.crops.input_pipeline import Batch
 from vemseg_jax.losses.dice import hard_dice
 from vemseg_jax.models import pair
 from vemseg_jax.parallel import Network
@@ -148,7 +148,7 @@ def cutmix_passes(
 
 
 def _watch(taught: list[jax.Array], seen: jax.Array) -> Metrics:
-    """What shows that networks collapse: see `train.collapse`."""
+    """Metrics that show whether the networks collapse, see `train.semi_supervised`."""
     taught = [labels * seen for labels in taught]
     metrics = {"agreement": hard_dice(*taught)}
     for number, labels in enumerate(taught, 1):

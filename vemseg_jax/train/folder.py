@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.checkpoint import BEST, FOLDER, LATEST
-from vemseg_jax.config import ExperimentConfig, completed, differences, plain
-from vemseg_jax.data.atomic import lock, unlock, write_json
-from vemseg_jax.data.failures import reason
+from vemseg_jax.config import ExperimentConfig, ModelConfig, completed, differences, plain
+from vemseg_jax.data.store.atomic import lock, unlock, write_json
+from vemseg_jax.data.store.failures import reason
 from vemseg_jax.errors import InputError
 from vemseg_jax.metric_writer import LOG_NAME, TENSORBOARD
 from vemseg_jax.models import registry
@@ -96,7 +96,7 @@ class RunFolder:
         if not isinstance(old, dict):
             raise InputError(f"{path} is no configuration of a run; choose a new --workdir")
         # What an earlier version did not know of was as it is by default.
-        default = plain(ExperimentConfig(model=None))
+        default = plain(ExperimentConfig(model=ModelConfig()))
         old = completed(old, {**default, "model": registry.defaults(old.get("model"))})
         self._moved = bool(differences(old["data"], self._config["data"]))
         changed = [

@@ -7,7 +7,7 @@ import numpy as np
 
 from vemseg_jax.checkpoint import LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, check_config, is_pair
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.models import pair, registry, torch_import
 from vemseg_jax.models.torch_files import read_state

@@ -11,7 +11,7 @@ from absl import logging
 from vemseg_jax.accelerator import check_device
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints, NoCheckpoints
 from vemseg_jax.config import ExperimentConfig, check_config, is_pair
-from vemseg_jax.data.volume import Volume, open_volume
+from vemseg_jax.data.store.volume import Volume, open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.interrupts import Abandoned, Stopped, StopRequest
 from vemseg_jax.metric_writer import MetricWriter, NoWriter

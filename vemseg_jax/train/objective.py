@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from vemseg_jax.config import LossConfig
-from vemseg_jax.data.input_pipeline import Batch
-from vemseg_jax.data.targets import boundary_target, distance_target
+from vemseg_jax.data.crops.input_pipeline import Batch
+from vemseg_jax.data.crops.targets import boundary_target, distance_target
 from vemseg_jax.losses.cross_entropy import cross_entropy_loss
 from vemseg_jax.losses.dice import dice_coef_loss, soft_dice_loss
 from vemseg_jax.losses.senformer import IGNORED, senformer_loss

@@ -42,7 +42,7 @@ def decayed(params: Any) -> Any:
 def create_optimizer(config: OptimizerConfig, *, steps: int) -> optax.GradientTransformation:
     """Adam or AdamW (betas 0.9 and 0.999, epsilon 1e-8) on gradients clipped to a global norm.
 
-    Drops on a plateau are not part of it: the step scales the updates (`train.supervised`).
+    Drops on a plateau are not part of it: the step scales the updates (`train.update`).
 
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019; the settings of Pagano et al. 2023.
     """

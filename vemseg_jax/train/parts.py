@@ -11,7 +11,6 @@ from jax import lax
 
 from vemseg_jax.config import ExperimentConfig, is_pair
 from vemseg_jax.infer.trained import Description
-from vemseg_jax.models import registry
 from vemseg_jax.parallel import Placement
 from vemseg_jax.train.loss_scale import LossScale
 from vemseg_jax.train.objective import make_objective
@@ -33,7 +32,7 @@ def initial_state(
 ) -> TrainState:
     """Initial weights and optimizer of one network, or of two that differ."""
     create = create_pair_state if is_pair(config) else create_state
-    channels = getattr(config.model, "in_channels", 1)
+    channels = config.model.in_channels
     state = create(model, optimizer, seed=config.train.seed, channels=channels)
     return dataclasses.replace(state, loss_scale=LossScale.start(config.train.precision))
 
@@ -42,7 +41,7 @@ def _objective(config: ExperimentConfig) -> Objective:
     plateau = config.optimizer.schedule == "plateau"
     return make_objective(
         config.loss,
-        exclusive=registry.is_exclusive(config.model),
+        exclusive=config.model.exclusive,
         most_drops=config.optimizer.plateau_drops if plateau else 0,
     )
 

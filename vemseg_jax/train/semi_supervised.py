@@ -11,11 +11,11 @@ import optax
 from absl import logging
 
 from vemseg_jax.config import CPSConfig, ExperimentConfig
-from vemseg_jax.data.cutmix import draw_masks, mixing_order
-from vemseg_jax.data.input_pipeline import Batch, Planes, make_batch
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.sampling import Crops
-from vemseg_jax.models import pair, registry
+from vemseg_jax.data.crops.cutmix import draw_masks, mixing_order
+from vemseg_jax.data.crops.input_pipeline import Batch, Planes, make_batch
+from vemseg_jax.data.crops.sampling import Crops
+from vemseg_jax.data.store.normalization import Normalization
+from vemseg_jax.models import pair
 from vemseg_jax.models.initial import initial_variables
 from vemseg_jax.parallel import ONE_DEVICE, Network, Placement
 from vemseg_jax.train.cps import CPSRule, cps_step
@@ -56,7 +56,7 @@ def steps_per_epoch(config: ExperimentConfig, train_slices: int) -> int:
 
 def make_rule(config: ExperimentConfig, objective: Objective) -> CPSRule:
     """The rule of a configuration; `objective` is the loss of labelled crops."""
-    cps, exclusive = config.cps, registry.is_exclusive(config.model)
+    cps, exclusive = config.cps, config.model.exclusive
     entropy = cps.loss == "cross_entropy"
     return CPSRule(
         supervised=objective,

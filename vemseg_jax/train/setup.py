@@ -12,11 +12,11 @@ import numpy as np
 
 from vemseg_jax.checkpoint import BEST, LATEST, Checkpoints
 from vemseg_jax.config import ExperimentConfig, differences, is_pair
-from vemseg_jax.data import lineage, normalization
-from vemseg_jax.data.input_pipeline import labelled_planes
-from vemseg_jax.data.sources import Batches
-from vemseg_jax.data.split import Split
-from vemseg_jax.data.volume import TRAINING, Volume
+from vemseg_jax.data.crops.input_pipeline import labelled_planes
+from vemseg_jax.data.crops.sources import Batches
+from vemseg_jax.data.crops.split import Split
+from vemseg_jax.data.store import lineage, normalization
+from vemseg_jax.data.store.volume import TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.trained import ADDED, Description, prediction_apply
 from vemseg_jax.interrupts import StopRequest
@@ -128,7 +128,7 @@ def prepare(
             crop_size=config.data.crop_size,
             batch_size=options.batch_size,
             normalization=description.normalizations[0],
-            exclusive=registry.is_exclusive(config.model),
+            exclusive=config.model.exclusive,
         )
     start = initial_state(config, model, optimizer)
     state, best, score, owed = first_decides(

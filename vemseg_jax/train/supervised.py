@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vemseg_jax.data.input_pipeline import Batch, Planes, make_batch
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.sampling import Crops
+from vemseg_jax.data.crops.input_pipeline import Batch, Planes, make_batch
+from vemseg_jax.data.crops.sampling import Crops
+from vemseg_jax.data.store.normalization import Normalization
 from vemseg_jax.parallel import ONE_DEVICE, Network, Placement
 from vemseg_jax.train.loss_scale import scaled, unscaled
 from vemseg_jax.train.state import TrainState

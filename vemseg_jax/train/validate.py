@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 import jax
 import numpy as np
 
-from vemseg_jax.data.normalization import Normalization
-from vemseg_jax.data.volume import UNLABELLED
+from vemseg_jax.data.store.normalization import Normalization
+from vemseg_jax.data.store.volume import UNLABELLED
 from vemseg_jax.eval.metrics import DiceAccumulator, count_slice
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.windows import plan_windows

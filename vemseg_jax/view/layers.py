@@ -6,18 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data import ome
-from vemseg_jax.data.colours import Rgb, unlike
-from vemseg_jax.data.label_writer import ANNOTATION, PREDICTION, PROBABILITY
-from vemseg_jax.data.preprocessing import FACTOR
-from vemseg_jax.data.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
+from vemseg_jax.data.store import ome
+from vemseg_jax.data.store.colours import Rgb, unlike
+from vemseg_jax.data.store.downsample import FACTOR
+from vemseg_jax.data.store.label_names import names_prediction
+from vemseg_jax.data.store.label_writer import ANNOTATION, PREDICTION, PROBABILITY
+from vemseg_jax.data.store.volume import FULL, LABELS, TRAINING, Volume, array_path, open_array
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.pyramid import Pyramid, cache, cached
 
 IMAGE = "image"
 _ORDER = (PROBABILITY, ANNOTATION, PREDICTION)
-# The prediction that vemseg-predict writes unless told otherwise.
-_PREDICTION_SUFFIX = "_pred"
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,9 @@ def layers_of(volume: Volume, wanted: Sequence[str] | None = None) -> list[Layer
                 LayerContent(IMAGE, IMAGE, pyramid, volume.voxel_size, has_training, "", True)
             )
             continue
+        # Of predictions those that vemseg-predict writes unless told otherwise.
         default = kinds[name] == ANNOTATION or (
-            kinds[name] == PREDICTION and name.endswith(_PREDICTION_SUFFIX)
+            kinds[name] == PREDICTION and names_prediction(name)
         )
         visible = bool(wanted) or default
         layers.append(

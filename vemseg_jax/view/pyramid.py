@@ -3,7 +3,7 @@
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data.preprocessing import FACTOR
+from vemseg_jax.data.store.downsample import FACTOR
 
 CACHE_BYTES = 1 << 30
 

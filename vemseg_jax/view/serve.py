@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vemseg_jax.commands import install
-from vemseg_jax.data.volume import open_volume
+from vemseg_jax.data.store.volume import open_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.view.layers import LayerContent, layers_of, start_slice
 

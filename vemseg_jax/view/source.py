@@ -10,7 +10,7 @@ from neuroglancer import CoordinateSpace
 from neuroglancer.chunks import encode_npz
 from neuroglancer.local_volume import LocalVolume, MeshesNotSupportedForVolume
 
-from vemseg_jax.data.preprocessing import FACTOR
+from vemseg_jax.data.store.downsample import FACTOR
 from vemseg_jax.view.pyramid import Pyramid
 
 IMAGE, SEGMENTATION = "image", "segmentation"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import neuroglancer
 import numpy as np
 
-from vemseg_jax.data.volume import Volume
+from vemseg_jax.data.store.volume import Volume
 from vemseg_jax.view.layers import PROBABILITY, LayerContent, contrast
 from vemseg_jax.view.source import IMAGE, SEGMENTATION, PyramidSource
 

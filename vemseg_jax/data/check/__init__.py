@@ -1,0 +1,1 @@
+"""Is a volume fit to be trained on?"""

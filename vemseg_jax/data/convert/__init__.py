@@ -1,0 +1,1 @@
+"""From images and label files to a volume."""

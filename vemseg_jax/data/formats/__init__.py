@@ -1,0 +1,1 @@
+"""Files of other programs as stacks of slices, whatever format they are in."""

@@ -1,0 +1,1 @@
+"""Chunked arrays: OME-Zarr, plain Zarr, N5 and precomputed."""

@@ -1,0 +1,1 @@
+"""Generated tissue whose nuclei and nucleoli are known."""

@@ -1,0 +1,1 @@
+"""Alignment and histogram equalisation of volumes."""

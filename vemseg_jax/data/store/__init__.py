@@ -1,0 +1,1 @@
+"""Volumes on disk: written whole or not at all, and read slice by slice."""
