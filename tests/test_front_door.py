@@ -14,7 +14,7 @@ import pytest
 import vemseg_jax as vs
 from tests.cli.commands import loaded
 from tests.train.runs import small_config
-from vemseg_jax.data.convert import ConvertOptions
+from vemseg_jax.data.convert.stack import ConvertOptions
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.predictor import Method
 from vemseg_jax.infer.segmenter import Segmenter

@@ -17,7 +17,7 @@ from vemseg_jax.paths import local_path
 
 if TYPE_CHECKING:
     from vemseg_jax.config import ExperimentConfig
-    from vemseg_jax.data.volume import Volume
+    from vemseg_jax.data.store.volume import Volume
     from vemseg_jax.eval.evaluate import Evaluation
     from vemseg_jax.infer.predict import Result
     from vemseg_jax.infer.segmenter import Segmenter
@@ -37,7 +37,7 @@ def open_volume(path: StrPath) -> "Volume":
     Raises:
       InputError: it is missing, not a volume of this package, or its conversion did not finish.
     """
-    from vemseg_jax.data.volume import open_volume as open_
+    from vemseg_jax.data.store.volume import open_volume as open_
 
     return open_(path)
 
@@ -240,9 +240,9 @@ def convert(
     Raises:
       InputError: input that cannot be used or is ambiguous.
     """
-    from vemseg_jax.data.convert import ConvertOptions
-    from vemseg_jax.data.convert import convert as convert_
-    from vemseg_jax.data.stores import location
+    from vemseg_jax.data.convert.stack import ConvertOptions
+    from vemseg_jax.data.convert.stack import convert as convert_
+    from vemseg_jax.data.formats.stores import location
 
     return convert_(
         location(os.fspath(images)),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.train.runs import small_config, write_volume
-from vemseg_jax.data.volume import FULL, open_volume
-from vemseg_jax.data.volume_writer import create_volume
+from vemseg_jax.data.store.volume import FULL, open_volume
+from vemseg_jax.data.store.volume_writer import create_volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.job import PredictOptions
 from vemseg_jax.infer.predict import predict_volume

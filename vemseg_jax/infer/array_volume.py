@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorstore as ts
 
-from vemseg_jax.data.normalization import slice_statistics
-from vemseg_jax.data.preprocessing import downsample_image, downsampled_size
-from vemseg_jax.data.volume import DTYPE_MAX, FULL, TRAINING, Volume, array_path
+from vemseg_jax.data.store.downsample import downsample_image, downsampled_size
+from vemseg_jax.data.store.normalization import slice_statistics
+from vemseg_jax.data.store.volume import DTYPE_MAX, FULL, TRAINING, Volume, array_path
 from vemseg_jax.errors import InputError
 
 # What messages call it.

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vemseg_jax.accelerator import check_device
-from vemseg_jax.data.volume import FULL, TRAINING, Volume
+from vemseg_jax.data.store.volume import FULL, TRAINING, Volume
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer import outputs as outputs_
 from vemseg_jax.infer.decide import decide

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vemseg_jax.checkpoint import FOLDER
-from vemseg_jax.data.preprocessing import FACTOR
-from vemseg_jax.data.volume import FULL
+from vemseg_jax.data.store.downsample import FACTOR
+from vemseg_jax.data.store.volume import FULL
 from vemseg_jax.errors import InputError
 from vemseg_jax.infer.array_volume import (
     ArrayVolume,
