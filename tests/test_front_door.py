@@ -119,12 +119,18 @@ def test_what_cannot_be_used_is_refused(tmp_path):
         lambda: vs.predict(tmp_path / "v.zarr", tmp_path / "run", normalization="mine"),
         lambda: vs.open_volume(str(tmp_path / "v.zarr")),
         lambda: vs.convert(tmp_path / "tiffs", tmp_path / "v.zarr"),
+        lambda: vs.convert(tmp_path, tmp_path / "v.zarr", unlabelled_slices={"": "all"}),
+        lambda: vs.evaluate(tmp_path, level="coarse"),
+        lambda: vs.measure(tmp_path, outside="keep"),
+        lambda: vs.measure(tmp_path, connectivity=8),
         lambda: vs.configs.get("small_unnet"),
         lambda: vs.models.create("resunett"),
         lambda: vs.models.create("resunet", classes=2),
     ):
         with pytest.raises(vs.InputError):
             call()
+    with pytest.raises(vs.InputError, match="--meshes=stl: must be one of ply, obj"):
+        vs.measure(tmp_path, meshes="stl")
 
 
 def test_one_version_in_one_place():

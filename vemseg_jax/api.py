@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vemseg_jax.errors import check_choice
 from vemseg_jax.paths import local_path
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["convert", "evaluate", "load", "measure", "open_volume", "predict", "train"]
 
 StrPath = str | os.PathLike[str]
+LEVELS = (None, "training", "full")
 
 
 def open_volume(path: StrPath) -> "Volume":
@@ -244,6 +246,12 @@ def convert(
     from vemseg_jax.data.convert import convert as convert_
     from vemseg_jax.data.stores import location
 
+    check_choice("downsample", downsample, (4, 1))
+    check_choice("first_slice", first_slice, (None, 0, 1))
+    check_choice("missing_chunks", missing_chunks, ("refuse", "fill"))
+    check_choice("mrc_bytes", mrc_bytes, (None, "signed", "unsigned", "imod"))
+    for said in (unlabelled_slices or {}).values():
+        check_choice("unlabelled_slices", said, ("empty", "none"))
     return convert_(
         location(os.fspath(images)),
         local_path(output, flag="--output"),
@@ -307,6 +315,7 @@ def evaluate(
     """
     from vemseg_jax.eval.evaluate import evaluate as evaluate_
 
+    check_choice("level", level, LEVELS)
     return evaluate_(
         volume,
         predictions=predictions,
@@ -364,6 +373,10 @@ def measure(
     from vemseg_jax.measure.measure import measure as measure_
     from vemseg_jax.measure.options import Options
 
+    check_choice("level", level, LEVELS)
+    check_choice("outside", outside, ("drop", "flag"))
+    check_choice("connectivity", connectivity, (6, 18, 26))
+    check_choice("meshes", meshes, (None, "ply", "obj"))
     options = Options(
         nuclei=nuclei,
         nucleoli=nucleoli,
