@@ -119,12 +119,18 @@ def test_what_cannot_be_used_is_refused(tmp_path):
         lambda: vs.predict(tmp_path / "v.zarr", tmp_path / "run", normalization="mine"),
         lambda: vs.open_volume(str(tmp_path / "v.zarr")),
         lambda: vs.convert(tmp_path / "tiffs", tmp_path / "v.zarr"),
+        lambda: vs.convert(tmp_path, tmp_path / "v.zarr", unlabelled_slices={"": "all"}),
+        lambda: vs.evaluate(tmp_path, level="coarse"),
+        lambda: vs.measure(tmp_path, outside="keep"),
+        lambda: vs.measure(tmp_path, connectivity=8),
         lambda: vs.configs.get("small_unnet"),
         lambda: vs.models.create("resunett"),
         lambda: vs.models.create("resunet", classes=2),
     ):
         with pytest.raises(vs.InputError):
             call()
+    with pytest.raises(vs.InputError, match="--meshes=stl: must be one of ply, obj"):
+        vs.measure(tmp_path, meshes="stl")
 
 
 def test_one_version_in_one_place():
@@ -161,10 +167,8 @@ def test_the_lines_of_the_readme_run_as_written(stack, tmp_path, monkeypatch, ca
     # A network that two cores train in no time; the README names one for half an hour.
     tiny = small_config("unset", steps=6)
     monkeypatch.setattr(vs.configs, "get", {"small_unet": tiny}.__getitem__)
-    # Voxels of 50 x 4 x 4 nm are small: so are the disks.
-    text = section().replace('nuclei="nuclei_pred"', 'nuclei="nuclei_pred", min_nucleus_um3=0')
     names = {}
-    exec(compile(text, "README.md", "exec"), names)
+    exec(compile(section(), "README.md", "exec"), names)
     assert names["config"] is tiny
     for array, dtype in ((names["mask"], bool), (names["probability"], np.float32)):
         assert array.shape == (8, 160, 192) and array.dtype == dtype

@@ -6,7 +6,7 @@ from pathlib import Path
 from vemseg_jax.config import PRECISIONS, PREDICTIONS
 from vemseg_jax.data.store.label_names import MASK_SUFFIX
 from vemseg_jax.data.store.volume import FULL, TRAINING
-from vemseg_jax.errors import InputError
+from vemseg_jax.errors import InputError, check_choice
 from vemseg_jax.infer.grey_values import NORMALIZATIONS, VOLUME
 from vemseg_jax.infer.predictor import Method
 
@@ -51,9 +51,7 @@ class PredictOptions:
             ("prediction", self.prediction, (None, *PREDICTIONS)),
             ("precision", self.precision, (None, *PRECISIONS)),
         ):
-            if found not in allowed:
-                choices = ", ".join(filter(None, allowed))
-                raise InputError(f"--{flag}={found}: must be one of {choices}")
+            check_choice(flag, found, allowed)
         for flag, number in (("batch_size", self.batch_size), ("block_slices", self.block_slices)):
             if number is not None and number < 1:
                 raise InputError(f"--{flag}={number}: give at least 1")

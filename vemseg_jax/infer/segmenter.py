@@ -55,7 +55,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """A trained network for arrays in memory. Made by `load_segmenter`, alias `vemseg_jax.load`.
+    """A trained network for arrays in memory. Made by `vemseg_jax.load`.
 
     Attributes:
       structures: what the network segments, such as ("nuclei",).

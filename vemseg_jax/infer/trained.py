@@ -13,7 +13,7 @@ from vemseg_jax.checkpoint import BEST, LATEST, open_checkpoints
 from vemseg_jax.config import plain
 from vemseg_jax.data.store.lineage import Identity
 from vemseg_jax.data.store.normalization import Normalization
-from vemseg_jax.errors import InputError
+from vemseg_jax.errors import InputError, check_choice
 from vemseg_jax.models import pair, registry, torch_import
 
 # What checkpoints of earlier versions do not say.
@@ -144,8 +144,7 @@ def load_trained(workdir: Path, which: str | None) -> Trained:
     Raises:
       InputError: no checkpoint, or one whose weights do not fit the network it names.
     """
-    if which not in (None, BEST, LATEST):
-        raise InputError(f"--which={which}: must be one of {BEST}, {LATEST}")
+    check_choice("which", which, (None, BEST, LATEST))
     checkpoints = open_checkpoints(workdir)
     with checkpoints:
         which = which or (BEST if checkpoints.step(BEST) is not None else LATEST)

@@ -66,14 +66,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """A name of `__all__`, loaded as it is first used."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name.removesuffix("Config")]
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a name that is not there is found by type checkers too
+
+    def __getattr__(name: str) -> Any:
+        """A name of `__all__`, loaded as it is first used."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = _HOMES[name.removesuffix("Config")]
+        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
