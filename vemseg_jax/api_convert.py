@@ -75,9 +75,9 @@ def convert(
     Raises:
       InputError: input that cannot be used or is ambiguous.
     """
-    from vemseg_jax.data.convert import ConvertOptions
-    from vemseg_jax.data.convert import convert as convert_
-    from vemseg_jax.data.stores import location
+    from vemseg_jax.data.convert.stack import ConvertOptions
+    from vemseg_jax.data.convert.stack import convert as convert_
+    from vemseg_jax.data.formats.stores import location
 
     check_choice("downsample", downsample, (4, 1))
     check_choice("first_slice", first_slice, (None, 0, 1))
