@@ -39,7 +39,7 @@ FORMATS = {"tiff": set(), "chunked": set(), "hdf5": {"chunked"}, "mrc": {"chunke
 
 MOST_MODULES = 20
 # One file a command, and one a network: these rooms may be larger.
-LARGER = {"cli": 30, "models": 25, "train": 22, "": 25}
+LARGER = {"cli": 30, "models": 25, "train": 22, "infer": 22, "": 25}
 
 
 def imports(file: Path) -> Iterator[str]:
