@@ -55,8 +55,9 @@ def test_the_table_says_what_the_experiment_is(line):
     assert line.parameters.removeprefix("2 x ") == f"{count:,}"
 
 
-def test_the_readme_has_the_same_numbers():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_about_networks_has_the_same_numbers():
+    page = ROOT / "docs" / "how-to" / "choose-a-network.md"
+    text = page.read_text(encoding="utf-8")
     for line in configs.summaries():
         if not line.name.endswith("_small"):
             assert line.parameters in text, line

@@ -128,5 +128,5 @@ def test_training_that_is_interrupted_says_how_to_go_on(tmp_path):
         process.send_signal(signal.SIGTERM)
         errors = process.communicate(timeout=120)[1].splitlines()
     assert process.returncode == 130
-    assert errors[-1].endswith(f"; to go on: {program} {' '.join(command)}"), errors
+    assert errors[-1].endswith(f"; to continue: {program} {' '.join(command)}"), errors
     assert json.loads((workdir / "log.jsonl").read_text().splitlines()[0])["step"] == 1
