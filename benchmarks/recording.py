@@ -1,7 +1,6 @@
 """What every benchmark shares: the machine in words, medians with their spread, JSON files."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -16,9 +15,7 @@ from typing import Any
 import jax
 
 import vemseg_jax
-from vemseg_jax.config import ExperimentConfig
 from vemseg_jax.data.store.atomic import write_json
-from vemseg_jax.errors import InputError
 from vemseg_jax.paths import local_path
 
 HERE = Path(__file__).resolve().parent
@@ -153,19 +150,3 @@ def record(output: str | None, benchmark: str, rows: Sequence[dict], **settings:
 def load_result(path: Path) -> dict[str, Any]:
     """What `record` wrote."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def load_config(path: str) -> ExperimentConfig:
-    """The experiment of a file of `configs/`.
-
-    Raises:
-      InputError: no such file, or one without `get_config`.
-    """
-    spec = importlib.util.spec_from_file_location("experiment_config", path)
-    if spec is None or spec.loader is None or not Path(path).exists():
-        raise InputError(f"{path}: no such configuration; give a Python file with get_config()")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    assert isinstance(config, ExperimentConfig)
-    return config

@@ -20,8 +20,9 @@ from typing import Any
 
 from absl import app, flags
 from peers import has_peer
-from recording import load_config, load_result
+from recording import load_result
 
+from vemseg_jax import configs as experiments
 from vemseg_jax.data.store.atomic import write_json
 from vemseg_jax.paths import local_path
 
@@ -48,7 +49,7 @@ def _table_1(configs: Sequence[str], precision: str, *flags: str, peer: bool) ->
     jobs: dict[str, Job] = {}
     for name in configs:
         path = CONFIGS / f"{name}.py"
-        with_peer = ("--peer=torch",) if peer and has_peer(load_config(str(path))) else ()
+        with_peer = ("--peer=torch",) if peer and has_peer(experiments.get(path)) else ()
         arguments = (f"--configs={path}", f"--precision={precision}", *flags)
         jobs[f"train_{name}_{precision}"] = ("train_time", (*arguments, *with_peer))
     return jobs

@@ -21,9 +21,10 @@ from typing import Any
 import jax
 import numpy as np
 from absl import app, flags, logging
-from recording import first_line, load_config, record, seconds, spread
+from recording import first_line, record, seconds, spread
 from steps import prepare_step, with_size
 
+from vemseg_jax import configs as experiments
 from vemseg_jax.config import PRECISIONS, ExperimentConfig
 from vemseg_jax.infer import tiling
 from vemseg_jax.infer.windows import plan_whole
@@ -108,7 +109,7 @@ def main(argv: list[str]) -> None:
     """Measures what was asked for and prints a line each."""
     del argv
     logging.set_verbosity(logging.WARNING)
-    config = load_config(_CONFIG.value)
+    config = experiments.get(_CONFIG.value)
     settings = {"config": Path(_CONFIG.value).stem, "precision": _PRECISION.value}
     rows: list[dict[str, Any]] = []
     for row in itertools.chain(

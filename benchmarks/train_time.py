@@ -31,13 +31,13 @@ from recording import (
     datasheet_flops,
     first_line,
     host_peak_gib,
-    load_config,
     record,
     seconds,
     spread,
 )
 from steps import matmul_flops, prepare_step, with_size
 
+from vemseg_jax import configs as experiments
 from vemseg_jax.config import PRECISIONS, ExperimentConfig, is_pair
 from vemseg_jax.models.registry import model_name
 from vemseg_jax.parallel import Placement
@@ -206,7 +206,7 @@ def main(argv: list[str]) -> None:
         require()
     rows: list[dict[str, Any]] = []
     for path in _CONFIGS.value:
-        schedule = load_config(path)
+        schedule = experiments.get(path)
         config = with_size(
             schedule, batch=_BATCH.value, crop=_CROP.value, precision=_PRECISION.value
         )

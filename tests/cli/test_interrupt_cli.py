@@ -1,22 +1,15 @@
 """The binaries under Ctrl-C and SIGTERM, and where they do not run at all."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
-from tests.train.runs import write_volume
+from tests.cli.stopped import stopped, training_flags
 from vemseg_jax.checkpoint import LATEST, Checkpoints
 from vemseg_jax.commands import shown
-
-CONFIG = """
-from tests.train.runs import small_config
-def get_config():
-    return small_config({volume!r}, steps=100_000, log_every=1, eval_every=0, checkpoint_every=99)
-"""
 
 
 def _run(script, *arguments):
@@ -27,21 +20,9 @@ def _run(script, *arguments):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_training_that_is_stopped_is_saved(tmp_path, number):
-    config, workdir = tmp_path / "c.py", tmp_path / "run"
-    config.write_text(CONFIG.format(volume=str(write_volume(tmp_path / "v.zarr"))))
-    command = ["-m", "vemseg_jax.cli.train", f"--config={config}", f"--workdir={workdir}"]
-    with subprocess.Popen(
-        [sys.executable, *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:
-        for line in process.stderr:
-            if "step 2/" in line:
-                break
-        process.send_signal(number)
-        errors = process.communicate(timeout=120)[1].splitlines()
-    assert process.returncode == 130
+    flags, workdir = training_flags(tmp_path), tmp_path / "run"
+    command = ["-m", "vemseg_jax.cli.train", *flags]
+    errors = stopped([sys.executable, *command], number)
     said = [line for line in errors if "loss" not in line]
     assert said[0] == "stopping after this step, to save it; once more stops at once"
     with Checkpoints(workdir, read_only=True) as checkpoints:

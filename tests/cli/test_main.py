@@ -1,7 +1,6 @@
 """`vemseg COMMAND`: the one program whose sub-commands are all others."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import sys
 import pytest
 
 from tests.cli.commands import COMMANDS
+from tests.cli.stopped import stopped, training_flags
 from vemseg_jax import __version__, commands
 from vemseg_jax.cli import main
 
@@ -101,32 +101,11 @@ def test_commands_to_type_are_those_of_the_one_program(tmp_path, monkeypatch):
     assert commands.program("vemseg-predict") == ".venv/bin/vemseg-predict"
 
 
-CONFIG = """
-from tests.train.runs import small_config
-def get_config():
-    return small_config({volume!r}, steps=100_000, log_every=1, eval_every=0, checkpoint_every=99)
-"""
-
-
 def test_training_that_is_interrupted_says_how_to_go_on(tmp_path):
-    from tests.train.runs import write_volume
-
-    config, workdir, program = tmp_path / "c.py", tmp_path / "run", tmp_path / "vemseg"
-    config.write_text(CONFIG.format(volume=str(write_volume(tmp_path / "v.zarr"))))
+    program, flags = tmp_path / "vemseg", training_flags(tmp_path)
     program.write_text(f"#!{sys.executable}\nfrom vemseg_jax.cli.main import entry\nentry()\n")
     program.chmod(0o755)
-    command = ["train", f"--config={config}", f"--workdir={workdir}"]
-    with subprocess.Popen(
-        [program, *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:
-        for line in process.stderr:
-            if "step 2/" in line:
-                break
-        process.send_signal(signal.SIGTERM)
-        errors = process.communicate(timeout=120)[1].splitlines()
-    assert process.returncode == 130
+    command = ["train", *flags]
+    errors = stopped([program, *command], signal.SIGTERM)
     assert errors[-1].endswith(f"; to continue: {program} {' '.join(command)}"), errors
-    assert json.loads((workdir / "log.jsonl").read_text().splitlines()[0])["step"] == 1
+    assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["step"] == 1

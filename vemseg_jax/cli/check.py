@@ -67,13 +67,13 @@ def _output(flag: flags.FlagHolder, suffix: str) -> Path | None:
 
 def _crop_size() -> tuple[int, str]:
     """The side of a crop and whose it is."""
+    from vemseg_jax import configs
     from vemseg_jax.next_steps import suited_config
-    from vemseg_jax.study.presets import load_config
 
     if _CROP_SIZE.value is not None:
         return _CROP_SIZE.value, "--crop_size"
     path = config_file(_CONFIG.value or suited_config())
-    size = load_config(path).data.crop_size
+    size = configs.get(path).data.crop_size
     if _CONFIG.value is not None:
         return size, f"those of {path.name}"
     return size, f"those of {path.stem}, which suits this machine; --config names another"

@@ -98,7 +98,7 @@ def defaults(values: Any) -> dict[str, Any]:
     Empty where it is of no network that is known here.
     """
     entry = MODELS.get(str(values.get("name"))) if isinstance(values, Mapping) else None
-    return plain(dataclasses.asdict(entry.config())) if entry else {}
+    return plain(entry.config()) if entry else {}
 
 
 def model_from_dict(values: Mapping[str, Any]) -> ModelConfig:

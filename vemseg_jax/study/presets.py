@@ -1,11 +1,11 @@
 """The studies that come with the package."""
 
 import dataclasses
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vemseg_jax import configs as experiments
 from vemseg_jax.config import (
     CPSConfig,
     DataConfig,
@@ -231,11 +231,7 @@ def load_config(path: Path) -> ExperimentConfig:
     """
     if not path.exists():
         raise InputError(f"--configs: {path} is not there; give the folder with the experiments")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return experiments.get(path)
 
 
 def narrowed(
